@@ -1,0 +1,1 @@
+"""Data preparation: one command a data set, all writing verl's parquet schema."""

@@ -1,0 +1,125 @@
+"""Leave nothing behind: end the processes and shared memory of a run, however it ended.
+
+Ray starts its daemons detached, vLLM's engine is a grandchild, and a Ctrl-C can end the driver
+before either. Every process of a run inherits one environment variable with the run's own id; what
+still carries it when the driver is done is ended. Nothing else is touched.
+Needless when: ray.shutdown() waits for the processes that its actors started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+RUN_ID_VARIABLE = "SPO_RUN_ID"
+#: Names under /dev/shm that a run creates: verl's weight buckets, multiprocessing, torch, Ray.
+_SHM_PATTERNS = ("verl_weights_*", "psm_*", "sem.mp-*", "torch_*", "plasma*")
+_SHM_FOLDER = Path("/dev/shm")
+
+
+def processes_of_run(run_id: str) -> list[psutil.Process]:
+    """Processes other than this one that carry the run's id in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(RUN_ID_VARIABLE) == run_id:
+                found.append(process)
+    return found
+
+
+def end_processes(run_id: str, patience: float = 5.0) -> int:
+    """Terminate, then kill, what is left of a run; returns how many processes that were."""
+    left = processes_of_run(run_id)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(left, timeout=patience)
+    # A process may have started another one meanwhile, so look again.
+    for process in {*alive, *processes_of_run(run_id)}:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=patience)
+    return len(left)
+
+
+def _shm_segments() -> set[Path]:
+    if not _SHM_FOLDER.is_dir():
+        return set()
+    return {path for pattern in _SHM_PATTERNS for path in _SHM_FOLDER.glob(pattern)}
+
+
+def _mapped_files() -> set[str]:
+    mapped: set[str] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            mapped.update(m.path for m in process.memory_maps(grouped=True))
+    return mapped
+
+
+def remove_shm_segments(before: set[Path]) -> int:
+    """Remove segments of this user that appeared since `before` and that no process has mapped."""
+    new = {p for p in _shm_segments() - before if p.stat().st_uid == os.getuid()}
+    if not new:
+        return 0
+    mapped = _mapped_files()
+    removed = 0
+    for path in new:
+        if str(path) not in mapped:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+@contextlib.contextmanager
+def owned_run() -> Iterator[str]:
+    """Run the body as the owner of every process that it starts, and end them with it.
+
+    SIGTERM and SIGHUP are turned into an orderly exit; a second Ctrl-C does not cut the clean-up
+    short. Yields the run's id.
+    """
+    run_id = uuid.uuid4().hex
+    outer = os.environ.get(RUN_ID_VARIABLE)
+    os.environ[RUN_ID_VARIABLE] = run_id
+    segments = _shm_segments()
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+
+        def leave(signum: int, frame: object) -> None:
+            raise SystemExit(128 + signum)
+
+        handlers = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield run_id
+    finally:
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if handlers else None
+        try:
+            _shut_ray_down()
+            end_processes(run_id)
+            remove_shm_segments(segments)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            if handlers:
+                signal.signal(signal.SIGINT, interrupt)
+            if outer is None:
+                os.environ.pop(RUN_ID_VARIABLE, None)
+            else:
+                os.environ[RUN_ID_VARIABLE] = outer
+
+
+def _shut_ray_down() -> None:
+    import sys
+
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        with contextlib.suppress(Exception):  # whatever is left is ended by its run id
+            ray.shutdown()

@@ -1,0 +1,103 @@
+"""Train with SPO: `python -m recipe.spo.main_spo [verl's Hydra overrides]`.
+
+Checks everything that can be checked, prints what is about to happen, and hands over to verl.
+Exit codes: 0 done, 2 wrong input (one line says what), 130 interrupted, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from typing import NoReturn
+
+from recipe.spo.compat.machine import is_cpu_machine
+from recipe.spo.compat.versions import VersionError, check_verl_version
+from recipe.spo.settings import SettingsError, SPOSettings, TreeSettings
+
+
+def refuse(message: object) -> NoReturn:
+    """Say in one line what is wrong and leave with exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """Entry point: check, compose the configuration, run."""
+    from recipe.spo.preflight import check_override_names
+
+    try:
+        check_verl_version()
+        check_override_names(
+            sys.argv[1:],
+            {
+                "algorithm.spo": [f.name for f in fields(SPOSettings)],
+                "algorithm.spo.tree": [f.name for f in fields(TreeSettings)],
+            },
+        )
+    except (VersionError, SettingsError) as error:
+        refuse(error)
+    if is_cpu_machine():
+        from recipe.spo.compat.verl_cpu import prepare_environment
+
+        prepare_environment()
+        print("SPO: no GPU on this machine, running on the CPU (recipe/spo/compat/platform_cpu.py)", flush=True)
+
+    from recipe.spo.plugin import missing_registrations, register_resolver
+
+    missing = missing_registrations()
+    if missing:
+        refuse(
+            f"verl did not load the plug-in of recipe.spo ({', '.join(missing)} not registered): install the package "
+            "into this environment (`make setup` or `pip install -e .`) and leave VERL_USE_EXTERNAL_PLUGINS unset"
+        )
+    register_resolver()
+
+    import hydra
+
+    hydra.main(config_path="config", config_name="spo_trainer", version_base=None)(run)()
+
+
+def run(config) -> None:
+    """Run a composed configuration from checks to the end of training."""
+    from verl.trainer.main_ppo import run_ppo
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+    from verl.utils.device import auto_set_device
+
+    from recipe.spo.compat.processes import owned_run
+    from recipe.spo.compat.task_runner import spo_task_runner
+    from recipe.spo.preflight import PreflightError, check_run
+
+    try:
+        settings = check_run(config)
+    except (PreflightError, SettingsError) as error:
+        refuse(error)
+    auto_set_device(config)
+    try:
+        validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    except (AssertionError, ValueError) as error:
+        refuse(f"verl refuses the configuration: {error}")
+    print(describe(config, settings), flush=True)
+    with owned_run():
+        run_ppo(config, task_runner_class=spo_task_runner())
+
+
+def describe(config, settings: SPOSettings) -> str:
+    """What is about to happen, in a few lines."""
+    tree, data = settings.tree, config.data
+    shape = "-".join(map(str, tree.branch_factors))
+    lengths = ", ".join(map(str, tree.segment_lengths)) or "none"
+    return "\n".join(
+        (
+            f"SPO: method {settings.method} {shape}, segments of {lengths} tokens, then up to the end of "
+            f"{data.max_response_length}",
+            f"     {data.train_batch_size} questions a step, at most {tree.max_nodes} segments a question, "
+            f"{settings.optimizer_steps} optimiser steps, mask p < {settings.mask_threshold}",
+            f"     model {config.actor_rollout_ref.model.path}",
+            f"     data  {data.train_files}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

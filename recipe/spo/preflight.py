@@ -1,0 +1,239 @@
+"""Everything that can be known to be wrong before Ray starts, said in one sentence each.
+
+Starting the stack takes a minute; a wrong path or a branch factor of zero should not cost that.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from recipe.spo.settings import SettingsError, SPOSettings, parse_settings
+
+REQUIRED_COLUMNS = ("data_source", "prompt", "reward_model")
+
+
+class PreflightError(ValueError):
+    """Something about the run cannot work; the message names it and says what to do."""
+
+
+def check_run(config: DictConfig) -> SPOSettings:
+    """Check a composed configuration, its data files and its model.
+
+    Args:
+        config: the whole configuration.
+
+    Returns:
+        The parsed `algorithm.spo`.
+
+    Raises:
+        PreflightError, SettingsError: the first problem found.
+    """
+    node = config.algorithm.get("spo")
+    settings = parse_settings(
+        None if node is None else OmegaConf.to_container(node, resolve=True), int(config.data.max_response_length)
+    )
+    check_verl_settings(config, settings)
+    for key in ("train_files", "val_files"):
+        check_data_files(f"data.{key}", config.data[key])
+    train_rows = sum(_row_count(path) for path in _paths(config.data.train_files))
+    if train_rows < config.data.train_batch_size:
+        raise PreflightError(
+            f"data.train_files holds {train_rows} prompts, fewer than data.train_batch_size="
+            f"{config.data.train_batch_size}: lower the batch size or add data"
+        )
+    tokenizer = load_tokenizer(config.actor_rollout_ref.model)
+    for key in ("train_files", "val_files"):
+        check_prompt_lengths(f"data.{key}", config.data, config.data[key], tokenizer)
+    return settings
+
+
+def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
+    """Refuse settings of verl that SPO cannot work with.
+
+    Raises:
+        PreflightError: naming the key.
+    """
+    rollout, actor, data = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor, config.data
+    if rollout.n != 1:
+        raise PreflightError(
+            f"actor_rollout_ref.rollout.n is {rollout.n}: it must be 1, SPO samples one tree a prompt; "
+            "set the number of siblings with algorithm.spo.tree.branch_factors"
+        )
+    if config.algorithm.adv_estimator != "spo":
+        raise PreflightError(f"algorithm.adv_estimator is {config.algorithm.adv_estimator!r}: it must be 'spo' here")
+    if not rollout.calculate_log_probs:
+        raise PreflightError("actor_rollout_ref.rollout.calculate_log_probs is off: the probability mask needs it")
+    if not actor.use_dynamic_bsz:
+        raise PreflightError("actor_rollout_ref.actor.use_dynamic_bsz is off: the number of rows varies, set it to True")
+    if actor.loss_agg_mode != "token-mean":
+        raise PreflightError(
+            f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}: use 'token-mean', "
+            "the others count padding rows"
+        )
+    if config.algorithm.filter_groups.enable:
+        raise PreflightError("algorithm.filter_groups.enable is on: segments without signal are dropped already")
+    context = data.max_prompt_length + data.max_response_length
+    if actor.ppo_max_token_len_per_gpu < context:
+        raise PreflightError(
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} is shorter than "
+            f"a row can be ({context} = data.max_prompt_length + data.max_response_length): raise it"
+        )
+    if rollout.max_model_len is not None and rollout.max_model_len < context:
+        raise PreflightError(
+            f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is shorter than data.max_prompt_length "
+            f"+ data.max_response_length = {context}: raise it or leave it null"
+        )
+    if settings.deterministic and rollout.enable_chunked_prefill:
+        raise PreflightError(
+            "algorithm.spo.deterministic needs actor_rollout_ref.rollout.enable_chunked_prefill=False: "
+            "vLLM's CPU sampler cannot combine a seed on a request with chunked prefill"
+        )
+
+
+def check_data_files(key: str, files: Any) -> None:
+    """Check that parquet files exist, hold prompts and have the columns that training needs.
+
+    Raises:
+        PreflightError: naming the key and the file.
+    """
+    import pyarrow.parquet as pq
+
+    paths = _paths(files)
+    if not paths:
+        raise PreflightError(f"{key} is empty: give a parquet file, see data_prep/")
+    for path in paths:
+        if not os.path.exists(path):
+            raise PreflightError(f"{key}: {path} does not exist; prepare it with data_prep/ (see README)")
+        if not path.endswith(".parquet"):
+            raise PreflightError(f"{key}: {path} is not a .parquet file; make one with data_prep/")
+        try:
+            table = pq.ParquetFile(path)
+        except Exception as error:
+            raise PreflightError(f"{key}: {path} cannot be read as parquet ({error})") from None
+        missing = [name for name in REQUIRED_COLUMNS if name not in table.schema_arrow.names]
+        if missing:
+            raise PreflightError(
+                f"{key}: {path} lacks column {', '.join(missing)}; it has {', '.join(table.schema_arrow.names)}. "
+                "data_prep/ writes the right schema"
+            )
+        if table.metadata.num_rows == 0:
+            raise PreflightError(f"{key}: {path} holds no rows")
+
+
+def load_tokenizer(model: DictConfig) -> Any:
+    """Load the model's tokenizer, and check that it can render a chat and end a response.
+
+    Raises:
+        PreflightError: no model folder, no tokenizer in it, no chat template, no EOS token.
+    """
+    path = os.path.expanduser(str(model.path))
+    looks_local = path.startswith((".", "/")) or os.path.exists(path) or path.count("/") != 1
+    if looks_local:
+        if not os.path.isdir(path):
+            raise PreflightError(f"actor_rollout_ref.model.path: {path} is not a folder; give a Hugging Face folder or id")
+        if not os.path.exists(os.path.join(path, "config.json")):
+            raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json, so it is no model folder")
+    source = os.path.expanduser(str(model.tokenizer_path)) if model.get("tokenizer_path") else path
+    if os.path.isdir(source) and not glob.glob(os.path.join(glob.escape(source), "tokenizer*")):
+        raise PreflightError(
+            f"actor_rollout_ref.model.path: {source} holds no tokenizer (no tokenizer.json or tokenizer_config.json); "
+            "save one there with tokenizer.save_pretrained, or set actor_rollout_ref.model.tokenizer_path"
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=bool(model.get("trust_remote_code")))
+    except Exception as error:
+        raise PreflightError(f"actor_rollout_ref.model.path: the tokenizer of {source} cannot be loaded ({error})") from None
+    if tokenizer.eos_token_id is None:
+        raise PreflightError(f"actor_rollout_ref.model.path: the tokenizer of {source} has no EOS token")
+    if model.get("custom_chat_template"):
+        tokenizer.chat_template = model.custom_chat_template
+    if tokenizer.chat_template is None:
+        raise PreflightError(
+            f"actor_rollout_ref.model.path: the tokenizer of {source} has no chat template; "
+            "set actor_rollout_ref.model.custom_chat_template"
+        )
+    return tokenizer
+
+
+def check_prompt_lengths(key: str, data: DictConfig, files: Any, tokenizer: Any) -> int:
+    """Count the prompts that are longer than `data.max_prompt_length`.
+
+    With `data.filter_overlong_prompts` verl drops them; how many is printed. Without, they are an
+    error, because a truncated question is another question.
+
+    Returns:
+        How many prompts are too long.
+
+    Raises:
+        PreflightError: some are, and they are not filtered; names the first ones.
+    """
+    limit, template_options = data.max_prompt_length, dict(data.get("apply_chat_template_kwargs") or {})
+    long: list[str] = []
+    total = 0
+    for path, number, messages in _prompts(files, data.prompt_key):
+        total += 1
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **template_options
+            )
+        except Exception as error:
+            raise PreflightError(f"{key}: row {number} of {path}: the prompt cannot be rendered ({error})") from None
+        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if length > limit:
+            long.append(f"row {number} of {Path(path).name} ({length} tokens)")
+    if not long:
+        return 0
+    what = f"{key}: {len(long)} of {total} prompts are longer than data.max_prompt_length={limit}: "
+    what += ", ".join(long[:5]) + (", ..." if len(long) > 5 else "")
+    if not data.filter_overlong_prompts:
+        raise PreflightError(f"{what}. Raise the limit, or drop them with data.filter_overlong_prompts=True")
+    if len(long) == total:
+        raise PreflightError(f"{what}. Nothing would be left: raise data.max_prompt_length")
+    print(f"{what}. They are dropped.")
+    return len(long)
+
+
+def check_override_names(overrides: Iterable[str], known: Mapping[str, Sequence[str]]) -> None:
+    """Catch a misspelt `algorithm.spo` key on the command line before Hydra asks for a `+`.
+
+    Raises:
+        SettingsError: naming the key, with the closest one that exists.
+    """
+    import difflib
+
+    for override in overrides:
+        name = override.lstrip("+~").split("=", 1)[0]
+        where, _, leaf = name.rpartition(".")
+        if where in known and leaf not in known[where]:
+            close = difflib.get_close_matches(leaf, known[where], n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise SettingsError(f"unknown key {name}: {hint}known keys are {', '.join(known[where])}")
+
+
+def _paths(files: Any) -> list[str]:
+    if files is None:
+        return []
+    listed = list(files) if isinstance(files, list | tuple | ListConfig) else [files]
+    return [os.path.expanduser(str(path)) for path in listed if path]
+
+
+def _row_count(path: str) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).metadata.num_rows
+
+
+def _prompts(files: Any, column: str) -> Iterable[tuple[str, int, list[dict[str, str]]]]:
+    import pyarrow.parquet as pq
+
+    for path in _paths(files):
+        for number, messages in enumerate(pq.read_table(path, columns=[column])[column].to_pylist()):
+            yield path, number, messages

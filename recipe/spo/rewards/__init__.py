@@ -1,0 +1,1 @@
+"""Rewards: one file a task, each with verl's `compute_score`."""

@@ -1,0 +1,96 @@
+"""The only caller of verl's rollout servers: what a request asks for and what ended its segment."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from recipe.spo.tree import Node
+
+
+class LLMClient(Protocol):
+    """The part of verl's `LLMServerClient` that is used here."""
+
+    async def generate(
+        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
+    ) -> Any: ...
+
+
+class SamplingError(RuntimeError):
+    """The server gave back something that cannot be a segment."""
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Samples segments of one tree; every request carries the tree's id, so that all of them reach
+    one server and share its prefix cache.
+
+    Attributes:
+        client: verl's client of the rollout servers.
+        request_id: the tree's id.
+        sampling_params: temperature, top_p, top_k and so on, for every segment alike.
+        eos_ids: token ids that end a response.
+        seed: with a number, every request gets a seed of its own from (seed, path); for tests and
+            debugging. `None`, the default, sets none: vLLM samples requests with a seed one by one.
+        prompt_tokens: tokens of the contexts asked for so far.
+        cached_tokens: those of them that the server found in its prefix cache.
+        min_global_steps: oldest weights that a segment was sampled with (verl's step number).
+        max_global_steps: newest weights that a segment was sampled with.
+    """
+
+    client: LLMClient
+    request_id: str
+    sampling_params: Mapping[str, Any]
+    eos_ids: frozenset[int]
+    seed: int | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    min_global_steps: int | None = None
+    max_global_steps: int | None = field(default=None)
+
+    async def sample(self, context_ids: Sequence[int], max_tokens: int, path: tuple[int, ...]) -> Node:
+        """Sample one segment.
+
+        Args:
+            context_ids: prompt and response tokens so far.
+            max_tokens: most tokens of the segment.
+            path: where the segment stands in its tree.
+
+        Returns:
+            A node without children; `finished` if the policy ended the response in this segment.
+
+        Raises:
+            SamplingError: no token, no log-probabilities, or an aborted request.
+        """
+        params = {**self.sampling_params, "max_tokens": max_tokens, "logprobs": True}
+        if self.seed is not None:
+            params["seed"] = request_seed(self.seed, path)
+        output = await self.client.generate(
+            self.request_id, prompt_ids=list(context_ids), sampling_params=params
+        )
+        token_ids = [int(token) for token in output.token_ids]
+        if output.stop_reason == "aborted" or not token_ids:
+            raise SamplingError(f"segment {path}: the server returned no token (stop reason {output.stop_reason})")
+        if output.log_probs is None or len(output.log_probs) != len(token_ids):
+            raise SamplingError(f"segment {path}: {len(token_ids)} tokens without their log-probabilities")
+        self._account(len(context_ids), output.extra_fields)
+        # verl reports "completed" for a stop and for a spent budget alike, so look at the tokens. EOS
+        # may be the last token of the budget; fewer tokens than asked for means a stop sequence.
+        finished = token_ids[-1] in self.eos_ids or len(token_ids) < max_tokens
+        return Node(token_ids=token_ids, log_probs=list(output.log_probs), finished=finished)
+
+    def _account(self, context_tokens: int, extra_fields: Mapping[str, Any]) -> None:
+        self.prompt_tokens += context_tokens
+        self.cached_tokens += extra_fields.get("num_cached_tokens") or 0
+        step = extra_fields.get("global_steps")
+        if step is not None:
+            self.min_global_steps = step if self.min_global_steps is None else min(self.min_global_steps, step)
+            self.max_global_steps = step if self.max_global_steps is None else max(self.max_global_steps, step)
+
+
+def request_seed(seed: int, path: tuple[int, ...]) -> int:
+    """A 31-bit seed for one segment, different for each path of a tree."""
+    digest = hashlib.sha256(f"{seed}/{'.'.join(map(str, path))}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

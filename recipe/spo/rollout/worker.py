@@ -1,0 +1,219 @@
+"""The rollout worker: grow, grade, value, credit, select, write rows. One coroutine a prompt.
+
+A subclass of verl's TransferQueue agent-loop worker. Validation prompts go verl's own way, plain
+single-turn sampling. A training prompt becomes one tree and as many rows as have signal: verl's
+stock worker would copy the last leaf's reward over all others, so rows are written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+from recipe.spo.advantage import tree_segments
+from recipe.spo.compat.agent_loop import AgentLoopWorkerBase
+from recipe.spo.dump import Dump
+from recipe.spo.metrics import tree_counts
+from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG
+from recipe.spo.rollout.sampler import Sampler
+from recipe.spo.rollout.tree import grow_tree
+from recipe.spo.rows import Row, select_rows
+from recipe.spo.settings import parse_settings
+from recipe.spo.tree import Node, Visit, compute_values, walk
+
+#: Dataset columns that a row keeps; the rest would be copied to every worker with each row.
+KEPT_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
+
+
+class SPOAgentLoopWorker(AgentLoopWorkerBase):
+    """verl's agent-loop worker, with trees for training prompts."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.response_length = int(self.rollout_config.response_length)
+        node = OmegaConf.to_container(self.config.algorithm.spo, resolve=True)
+        self.settings = parse_settings(node, self.response_length)
+        self.prompt_builder = create_continuous_token_builder(
+            self.tokenizer,
+            hf_model_type=self.hf_model_type,
+            chat_template_kwargs=self.config.data.get("apply_chat_template_kwargs", {}),
+            mm_processor_kwargs=self.mm_processor_kwargs,
+            processor=self.processor,
+        )
+        self.eos_ids = eos_token_ids(self.tokenizer, self.model_config.generation_config)
+        self.dump = Dump(self.settings.dump_dir) if self.settings.dump_dir else None
+
+    async def _run_agent_loop(
+        self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, **kwargs: Any
+    ) -> None:
+        if trajectory["validate"]:
+            kwargs.pop("trace", None)
+            return await super()._run_agent_loop(
+                sampling_params, trajectory, agent_name=agent_name, trace=False, **kwargs
+            )
+        kwargs.pop("trace", None)
+        try:
+            await self._roll_out(sampling_params, kwargs)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            await tq.async_kv_put(key=kwargs["uid"], partition_id="train", tag={ERROR_TAG: reason})
+            raise
+
+    async def _roll_out(self, sampling_params: dict[str, Any], prompt: dict[str, Any]) -> None:
+        """Roll out one training prompt and write its rows and counts."""
+        started = time.monotonic()
+        prompt_ids = self._prompt_ids(prompt["raw_prompt"])
+        sampler = Sampler(
+            client=self.llm_client,
+            request_id=uuid.uuid4().hex,
+            sampling_params=sampling_params,
+            eos_ids=self.eos_ids,
+            seed=self._tree_seed(prompt),
+        )
+        root = await grow_tree(sampler, prompt_ids, self.settings.tree, self.response_length)
+        await self._grade(root, prompt_ids, prompt)
+        compute_values(root)
+        segments = list(tree_segments(root))
+        selection = select_rows(prompt_ids, segments, self.settings.mask_threshold)
+
+        counts = tree_counts(root, selection)
+        counts["prompt_tokens"] = sampler.prompt_tokens
+        counts["cached_tokens"] = sampler.cached_tokens
+        counts["rollout_seconds"] = time.monotonic() - started
+        if self.dump is not None:
+            self.dump.write_tree(prompt, prompt_ids, root)
+        if selection.rows:
+            await self._write_rows(selection.rows, sampler, prompt)
+        await tq.async_kv_put(key=prompt["uid"], partition_id="train", tag={COUNTS_TAG: counts})
+
+    def _prompt_ids(self, messages: Any) -> list[int]:
+        """Render the chat template, as verl's single-turn loop does for validation.
+
+        Raises:
+            ValueError: the prompt is longer than `data.max_prompt_length`.
+        """
+        prompt_ids = list(self.prompt_builder.build_initial_tokens(list(messages)))
+        limit = self.rollout_config.prompt_length
+        if len(prompt_ids) > limit:
+            raise ValueError(f"prompt of {len(prompt_ids)} tokens is longer than data.max_prompt_length={limit}")
+        return prompt_ids
+
+    def _tree_seed(self, prompt: Mapping[str, Any]) -> int | None:
+        if not self.settings.deterministic:
+            return None
+        # Python's hash() of numbers is not salted, and so the same in every process.
+        return abs(hash((int(self.rollout_config.seed), int(prompt["global_steps"]), int(prompt["index"]))))
+
+    async def _grade(self, root: Node, prompt_ids: list[int], prompt: dict[str, Any]) -> None:
+        """Grade all leaves at once in verl's reward workers; equal responses are graded once.
+
+        The response is graded, never the prompt; an unfinished one earns `unfinished_reward`.
+        """
+        finished: dict[tuple[int, ...], list[Visit]] = {}
+        for visit in walk(root):
+            if not visit.node.is_leaf:
+                continue
+            if visit.node.finished:
+                finished.setdefault(visit.response_ids, []).append(visit)
+            else:
+                visit.node.reward = self.settings.unfinished_reward
+        rewards = await asyncio.gather(*(self._reward(prompt_ids, ids, prompt) for ids in finished))
+        for visits, reward in zip(finished.values(), rewards, strict=True):
+            for visit in visits:
+                visit.node.reward = reward
+
+    async def _reward(self, prompt_ids: list[int], response_ids: Sequence[int], prompt: dict[str, Any]) -> float:
+        output = AgentLoopOutput(
+            prompt_ids=prompt_ids,
+            response_ids=list(response_ids),
+            response_mask=[1] * len(response_ids),
+            num_turns=2,
+            metrics=AgentLoopMetrics(),
+        )
+        await self._compute_score([output], kwargs=prompt)
+        if output.reward_score is None:
+            raise RuntimeError("verl's reward workers returned no score: SPO needs rule-based rewards while sampling")
+        return float(output.reward_score)
+
+    async def _write_rows(self, rows: Sequence[Row], sampler: Sampler, prompt: Mapping[str, Any]) -> None:
+        uid, session = prompt["uid"], prompt["session_id"]
+        kept = {name: prompt[name] for name in KEPT_COLUMNS if name in prompt}
+        keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
+        tags = [
+            {
+                "status": "success",
+                "path": ".".join(map(str, row.path)),
+                "prompt_len": len(row.prompt_ids),
+                "response_len": len(row.response_ids),
+                "seq_len": len(row.prompt_ids) + len(row.response_ids),
+                "global_steps": prompt["global_steps"],
+                "min_global_steps": sampler.min_global_steps,
+                "max_global_steps": sampler.max_global_steps,
+            }
+            for row in rows
+        ]
+        await tq.async_kv_batch_put(
+            keys=keys,
+            fields=list_of_dict_to_tensordict([{**row_fields(row), **kept} for row in rows]),
+            tags=tags,
+            partition_id="train",
+        )
+
+
+def row_fields(row: Row) -> dict[str, Any]:
+    """A row as verl's TransferQueue fields; `loss_mask` is what verl's engine counts to normalise."""
+    prompts = torch.tensor(row.prompt_ids, dtype=torch.int64)
+    responses = torch.tensor(row.response_ids, dtype=torch.int64)
+    mask = torch.tensor(row.response_mask, dtype=torch.int64)
+    rm_scores = torch.zeros(len(row.response_ids), dtype=torch.float32)
+    rm_scores[-1] = row.score
+    input_ids = torch.cat([prompts, responses])
+    return {
+        "prompts": prompts,
+        "responses": responses,
+        "input_ids": input_ids,
+        "position_ids": torch.arange(len(input_ids)),
+        "response_mask": mask,
+        "loss_mask": mask.clone(),
+        "rollout_log_probs": torch.tensor(row.log_probs, dtype=torch.float32),
+        "spo_advantages": torch.tensor(row.advantages, dtype=torch.float32),
+        "rm_scores": rm_scores,
+        "num_turns": 2,
+        "multi_modal_inputs": {},
+    }
+
+
+def eos_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
+    """Every token id at which the engine ends a response.
+
+    Raises:
+        ValueError: neither the tokenizer nor the generation configuration names one.
+    """
+    found: set[int] = set()
+    for source in (tokenizer, generation_config):
+        ids = getattr(source, "eos_token_id", None)
+        if ids is not None:
+            found.update(ids if isinstance(ids, list | tuple) else [ids])
+    if not found:
+        raise ValueError("neither the tokenizer nor generation_config.json names an EOS token")
+    return frozenset(int(i) for i in found)
+
+
+class SPOAgentLoopManager(AgentLoopManagerTQ):
+    """verl's agent-loop manager, with SPO's workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(SPOAgentLoopWorker)
