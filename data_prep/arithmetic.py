@@ -6,8 +6,8 @@
     12 - 3 = 9
     #### 9
 
-The vocabulary is about 45 words and the ten digits, no amount ever falls below zero, and no question
-occurs twice, within a split or across splits.
+The vocabulary is about 45 words and the ten digits, no amount ever falls below zero, and no
+question occurs twice, within a split or across splits.
 """
 
 import argparse
@@ -74,9 +74,7 @@ def generate(
         DataError: An option is out of range, or there are not that many distinct problems.
     """
     if not 1 <= min_steps <= max_steps:
-        raise DataError(
-            f"need 1 <= --min-steps <= --max-steps, not {min_steps} and {max_steps}; change one"
-        )
+        raise DataError(f"need 1 <= --min-steps <= --max-steps, not {min_steps} and {max_steps}; change one")
     if max_number < 1:
         raise DataError(f"--max-number must be at least 1, not {max_number}")
     for split, count in counts.items():

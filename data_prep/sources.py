@@ -1,4 +1,4 @@
-"""Reads the rows of a local data file (JSON lines or parquet), naming file, line and field in errors."""
+"""Reading the rows of a local JSON lines or parquet file; errors name file, line and field."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ def read_records(path: Path, fields: Sequence[str]) -> list[Record]:
     """Reads the named text fields of every row of a file.
 
     Args:
-        path: A `.jsonl` file (UTF-8, one object a line; blank lines hold no row) or a `.parquet` file.
+        path: A `.jsonl` file (UTF-8, one object a line; blank lines hold no row), or `.parquet`.
         fields: Names of the fields to read; each must be text in every row.
 
     Returns:

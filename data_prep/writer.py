@@ -80,8 +80,8 @@ def make_row(
 def write_splits(out: Path, splits: Mapping[str, Sequence[Row]]) -> list[Path]:
     """Checks and writes all splits of a data set, each to `<out>/<split>.parquet`.
 
-    All splits are checked and written to temporary files before the first one is put in place, so an
-    error leaves what was there before.
+    All splits are checked and written to temporary files before the first one is put in place, so
+    an error leaves what was there before.
 
     Args:
         out: Folder to write to; made if absent.

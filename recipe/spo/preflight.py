@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from recipe.spo.settings import SettingsError, SPOSettings, parse_settings
+from recipe.spo.settings import SPOSettings, parse_settings, unknown_key
 
 REQUIRED_COLUMNS = ("data_source", "prompt", "reward_model")
 
@@ -207,15 +207,11 @@ def check_override_names(overrides: Iterable[str], known: Mapping[str, Sequence[
     Raises:
         SettingsError: naming the key, with the closest one that exists.
     """
-    import difflib
-
     for override in overrides:
         name = override.lstrip("+~").split("=", 1)[0]
         where, _, leaf = name.rpartition(".")
         if where in known and leaf not in known[where]:
-            close = difflib.get_close_matches(leaf, known[where], n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise SettingsError(f"unknown key {name}: {hint}known keys are {', '.join(known[where])}")
+            raise unknown_key(where, leaf, known[where])
 
 
 def _paths(files: Any) -> list[str]:

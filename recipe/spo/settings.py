@@ -143,12 +143,17 @@ def _parse_tree(node: Any, response_length: int) -> TreeSettings:
     return tree
 
 
+def unknown_key(where: str, name: str, known: Sequence[str]) -> SettingsError:
+    """The complaint about a key that does not exist, with the closest one that does."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return SettingsError(f"unknown key {where}.{name}: {hint}known keys are {', '.join(known)}")
+
+
 def _check_keys(where: str, node: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in node:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise SettingsError(f"unknown key {where}.{name}: {hint}known keys are {', '.join(known)}")
+            raise unknown_key(where, str(name), known)
     for name in known:
         if name not in node:
             raise SettingsError(f"{where}.{name} is missing: see recipe/spo/config/spo_trainer.yaml")

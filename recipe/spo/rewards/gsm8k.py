@@ -5,9 +5,9 @@ The rule, in full:
 1. The answer stands on the line of the last `####`, after it. No `####`, no answer.
 2. It is the first number on that line: digits, optionally with thousands commas, a decimal part, a
    minus, and a dollar sign before or after the minus. What follows the number does not matter.
-3. Commas must group by threes: `1,234` is 1234, while `12,34` is no answer. Neither is a number of
-   more than `MAX_DIGITS` digits. Fractions and exponents are not read.
-4. It is right if it equals the ground truth as an exact number: `18`, `18.0` and `$18.00` are equal.
+3. Commas must group by threes: `1,234` is 1234, while `12,34` is no answer. Neither is a number
+   of more than `MAX_DIGITS` digits. Fractions and exponents are not read.
+4. It is right if it equals the ground truth exactly: `18`, `18.0` and `$18.00` are equal.
 """
 
 import re
@@ -39,7 +39,7 @@ def compute_score(
         **kwargs: Not used; part of verl's signature.
 
     Returns:
-        `score` and `acc`, both 1.0 or 0.0, and `pred`, the answer in its shortest form ("" if none).
+        `score` and `acc`, both 1.0 or 0.0, and `pred`, the answer in shortest form ("" if none).
 
     Raises:
         ValueError: The ground truth is not a number; the data is wrong, not the response.

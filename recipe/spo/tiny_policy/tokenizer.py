@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, SEPARATOR, UNKNOWN = "<pad>", "<eos>", "<sep>", "<unk>"
 
-# A word with the space before it, a digit, punctuation with the spaces around it, or any white space.
+# A word with the space before it, a digit, signs with the spaces around them, or white space.
 PIECE = r" ?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+ ?|\s"
 
 ALWAYS = (*"0123456789", " ", "\n")

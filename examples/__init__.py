@@ -1,0 +1,1 @@
+"""Runnable examples: bash scripts for training, and the programs behind `make demo` and `make smoke-gsm8k`."""

@@ -1,0 +1,1 @@
+"""Hydra configuration of SPO, composed on top of verl's `ppo_trainer`."""

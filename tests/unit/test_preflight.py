@@ -1,0 +1,177 @@
+"""Wrong inputs, one clear error each, before Ray is touched; the same checks that `main_spo` runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from recipe.spo.preflight import (
+    PreflightError,
+    check_data_files,
+    check_override_names,
+    check_prompt_lengths,
+    check_run,
+    check_verl_settings,
+    load_tokenizer,
+)
+from recipe.spo.settings import SettingsError, parse_settings
+from tests.unit.test_settings import DEFAULTS
+
+
+def question(text: str = "How many?") -> dict:
+    return {
+        "data_source": "test",
+        "prompt": [{"role": "user", "content": text}],
+        "reward_model": {"style": "rule", "ground_truth": "1"},
+    }
+
+
+def parquet(path: Path, rows: list[dict]) -> str:
+    pd.DataFrame(rows, columns=list(question())).to_parquet(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> str:
+    """A folder with a configuration and a tokenizer, all that is looked at before the start."""
+    from recipe.spo.tiny_policy.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("model")
+    build_tokenizer(["How many? Tell me the number of apples."], 64).save_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    return str(folder)
+
+
+@pytest.fixture
+def config(tmp_path, model):
+    data = parquet(tmp_path / "data.parquet", [question()] * 4)
+    return OmegaConf.create(
+        {
+            "algorithm": {"adv_estimator": "spo", "filter_groups": {"enable": False}, "spo": DEFAULTS},
+            "data": {
+                "train_files": data,
+                "val_files": [data],
+                "train_batch_size": 4,
+                "max_prompt_length": 16,
+                "max_response_length": 100,
+                "prompt_key": "prompt",
+                "filter_overlong_prompts": False,
+            },
+            "actor_rollout_ref": {
+                "model": {"path": model},
+                "actor": {"use_dynamic_bsz": True, "loss_agg_mode": "token-mean", "ppo_max_token_len_per_gpu": 1024},
+                "rollout": {
+                    "n": 1,
+                    "calculate_log_probs": True,
+                    "max_model_len": None,
+                    "enable_chunked_prefill": True,
+                },
+            },
+        }
+    )
+
+
+def test_a_good_run_passes(config):
+    assert check_run(config).tree.branch_factors == (6, 6, 6)
+
+
+WRONG = {
+    "rollout.n is 8: it must be 1": {"actor_rollout_ref.rollout.n": 8},
+    "adv_estimator is 'grpo'": {"algorithm.adv_estimator": "grpo"},
+    "calculate_log_probs is off": {"actor_rollout_ref.rollout.calculate_log_probs": False},
+    "use_dynamic_bsz is off": {"actor_rollout_ref.actor.use_dynamic_bsz": False},
+    "loss_agg_mode is 'seq-mean-token-sum'": {"actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum"},
+    "filter_groups.enable is on": {"algorithm.filter_groups.enable": True},
+    "ppo_max_token_len_per_gpu=64 is shorter": {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 64},
+    "max_model_len=100 is shorter": {"actor_rollout_ref.rollout.max_model_len": 100},
+    "deterministic needs": {"algorithm.spo.deterministic": True},
+    "holds 4 prompts, fewer than data.train_batch_size=5": {"data.train_batch_size": 5},
+    "nothing.parquet does not exist": {"data.train_files": "nothing.parquet"},
+    "data.val_files is empty": {"data.val_files": []},
+    "longer than data.max_prompt_length=2": {"data.max_prompt_length": 2},
+    "model.path: ./no-such-model is not a folder": {"actor_rollout_ref.model.path": "./no-such-model"},
+    "branch_factors\\[1\\] is 0": {"algorithm.spo.tree.branch_factors": [6, 0, 6]},
+    "leave nothing of data.max_response_length=60": {"data.max_response_length": 60},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_settings_are_refused_by_name(config, message):
+    for key, value in WRONG[message].items():
+        OmegaConf.update(config, key, value)
+    with pytest.raises((PreflightError, SettingsError), match=message):
+        check_run(config)
+
+
+def test_data_files_name_the_missing_column_and_the_empty_file(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame([{"question": "?", "answer": "1"}]).to_parquet(path)
+    with pytest.raises(PreflightError, match="lacks column data_source, prompt, reward_model; it has question, answer"):
+        check_data_files("data.train_files", str(path))
+    with pytest.raises(PreflightError, match="holds no rows"):
+        check_data_files("data.train_files", parquet(tmp_path / "empty.parquet", []))
+    (tmp_path / "broken.parquet").write_bytes(b"not parquet")
+    with pytest.raises(PreflightError, match="cannot be read as parquet"):
+        check_data_files("data.train_files", str(tmp_path / "broken.parquet"))
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(PreflightError, match="not a .parquet file"):
+        check_data_files("data.train_files", str(tmp_path / "rows.jsonl"))
+
+
+def test_long_prompts_are_counted_and_named_or_dropped(tmp_path, config, capsys):
+    long = question("Tell me the number of apples. Tell me the number of apples. Tell me the number of apples.")
+    path = parquet(tmp_path / "mixed.parquet", [question(), long, question(), long])
+    tokenizer = load_tokenizer(config.actor_rollout_ref.model)
+    with pytest.raises(PreflightError, match=r"2 of 4 prompts .*row 1 of mixed.parquet \(\d+ tokens\), row 3"):
+        check_prompt_lengths("data.train_files", config.data, path, tokenizer)
+    config.data.filter_overlong_prompts = True
+    assert check_prompt_lengths("data.train_files", config.data, path, tokenizer) == 2
+    assert "They are dropped." in capsys.readouterr().out
+    with pytest.raises(PreflightError, match="Nothing would be left"):
+        check_prompt_lengths("data.train_files", config.data, parquet(tmp_path / "l.parquet", [long]), tokenizer)
+
+
+def test_a_model_without_tokenizer_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PreflightError, match="holds no tokenizer"):
+        load_tokenizer(OmegaConf.create({"path": str(tmp_path)}))
+    with pytest.raises(PreflightError, match="no config.json"):
+        load_tokenizer(OmegaConf.create({"path": str(tmp_path.parent)}))
+
+
+def test_a_tokenizer_without_chat_template_or_eos_is_refused(tmp_path):
+    from recipe.spo.tiny_policy.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(["a"], 64)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PreflightError, match="no chat template"):
+        load_tokenizer(OmegaConf.create({"path": str(tmp_path)}))
+    assert load_tokenizer(OmegaConf.create({"path": str(tmp_path), "custom_chat_template": "{{ messages }}"}))
+
+
+def test_deterministic_without_chunked_prefill_passes(config):
+    config.algorithm.spo.deterministic = True
+    config.actor_rollout_ref.rollout.enable_chunked_prefill = False
+    settings = parse_settings(OmegaConf.to_container(config.algorithm.spo), 100)
+    check_verl_settings(config, settings)
+
+
+@pytest.mark.parametrize("override", ["algorithm.spo.mask_treshold=0.5", "+algorithm.spo.mask_treshold=0.5", "~algorithm.spo.mask_treshold"])
+def test_misspelt_overrides_are_caught(override):
+    with pytest.raises(SettingsError, match="unknown key algorithm.spo.mask_treshold: did you mean 'mask_threshold'"):
+        check_override_names([override], {"algorithm.spo": list(DEFAULTS)})
+    check_override_names(["algorithm.spo.mask_threshold=0.5", "data.x=1"], {"algorithm.spo": list(DEFAULTS)})
+
+
+def test_checks_do_not_import_the_stack():
+    import subprocess
+
+    code = "import sys, recipe.spo.preflight, recipe.spo.tree, recipe.spo.rows, recipe.spo.batching, recipe.spo.metrics"
+    code += ", recipe.spo.rollout.tree\nprint([m for m in ('verl', 'vllm', 'ray', 'torch') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,0 +1,99 @@
+"""The GSM8K reward: what it reads out of a response, and what it calls right."""
+
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recipe.spo.rewards.gsm8k import MAX_DIGITS, compute_score
+
+
+def graded(response: str, truth: str = "18") -> tuple[float, str]:
+    result = compute_score("openai/gsm8k", response, truth)
+    assert set(result) == {"score", "acc", "pred"}
+    assert result["score"] == result["acc"]
+    return result["score"], result["pred"]
+
+
+@pytest.mark.parametrize(
+    ("response", "truth", "score", "pred"),
+    [
+        ("9 + 9 = 18\n#### 18", "18", 1.0, "18"),
+        ("#### 18.0", "18", 1.0, "18"),
+        ("#### $18.00", "18", 1.0, "18"),
+        ("####18", "18.0", 1.0, "18"),
+        ("#### 1,234", "1234", 1.0, "1234"),
+        ("#### 1234", "1,234", 1.0, "1234"),
+        ("#### 1,234,567.50 dollars", "1234567.5", 1.0, "1234567.5"),
+        ("#### -3", "-3", 1.0, "-3"),
+        ("#### -$3", "-3", 1.0, "-3"),
+        ("#### $-3", "-3", 1.0, "-3"),
+        ("#### \u22123", "-3", 1.0, "-3"),
+        ("#### 3", "-3", 0.0, "3"),
+        ("#### .5", "0.5", 1.0, "0.5"),
+        ("#### -0", "0", 1.0, "0"),
+        ("#### 007", "7", 1.0, "7"),
+        ("#### 100", "100", 1.0, "100"),
+        ("#### 18.", "18", 1.0, "18"),
+        ("#### 18, and that is it", "18", 1.0, "18"),
+        ("#### The answer is 18 of 20", "18", 1.0, "18"),
+        ("#### 17\nno, wait\n#### 18", "18", 1.0, "18"),
+        ("#### 18\n#### 17", "18", 0.0, "17"),
+        ("#### 18\n#### none", "18", 0.0, ""),
+        ("The answer is 18", "18", 0.0, ""),
+        ("### 18", "18", 0.0, ""),
+        ("", "18", 0.0, ""),
+        ("####", "18", 0.0, ""),
+        ("####\n18", "18", 0.0, ""),
+        ("#### 12,34", "1234", 0.0, ""),
+        ("#### 1,2345", "12345", 0.0, ""),
+        ("#### 1234,567", "1234567", 0.0, ""),
+        ("#### \u0661\u0668", "18", 0.0, ""),  # Arabic-Indic digits
+    ],
+)
+def test_what_counts_as_the_answer(response, truth, score, pred):
+    assert graded(response, truth) == (score, pred)
+
+
+def test_numbers_are_compared_exactly():
+    third = "0." + "3" * 40
+    assert graded(f"#### {third}", third) == (1.0, third)
+    assert graded(f"#### {third}4", third)[0] == 0.0
+    assert graded("#### 9007199254740993", "9007199254740992")[0] == 0.0  # equal as floats
+
+
+def test_a_number_may_have_so_many_digits_and_no_more():
+    longest = "9" * MAX_DIGITS
+    assert graded(f"#### {longest}", longest) == (1.0, longest)
+    assert graded(f"#### {longest}9", longest) == (0.0, "")
+    assert graded(f"#### 1.{longest}", "1") == (0.0, "")
+
+
+@pytest.mark.parametrize("unit", ["9", "123,", "-$", "$-", "#", "#### ", ".", "1.", ","])
+def test_long_responses_are_graded_fast(unit):
+    started = time.process_time()
+    graded("#### " + unit * (1_000_000 // len(unit)))
+    assert time.process_time() - started < 2
+
+
+@given(st.text() | st.text("#$-\u2212,. \n0123456789", max_size=30).map("#### ".__add__))
+@example("#### \ud800")
+@example("\x00")
+def test_no_response_raises(response):
+    score, pred = graded(response)
+    assert score in (0.0, 1.0)
+    assert graded(f"#### {pred}") == (score, pred)  # `pred` stands for the answer
+
+
+@given(st.decimals(-(10**20), 10**20, places=3), st.text("abc =\n"))
+def test_every_way_of_writing_a_number_is_the_same_number(number, thoughts):
+    for form in (f"{number:f}", f"{number:,f}", f"{number:f}000", f"${number:f}"):
+        assert graded(f"{thoughts}#### {form}", f"{number:f}")[0] == 1.0
+    assert graded(f"{thoughts}#### {number + 1:f}", f"{number:f}")[0] == 0.0
+
+
+@pytest.mark.parametrize("truth", ["", "eighteen", "12,34"])
+def test_a_ground_truth_that_is_no_number_is_an_error_in_the_data(truth):
+    with pytest.raises(ValueError, match="ground truth"):
+        compute_score("openai/gsm8k", "#### 18", truth)
