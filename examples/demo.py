@@ -77,9 +77,10 @@ def prepare(out: Path, validation: int, console: Console) -> tuple[Path, Path]:
         subprocess.CalledProcessError: a stage failed; it has said why.
     """
     data, policy = out / "data", out / "policy"
-    sizes = ["--train", "8000", "--validation", str(validation), "--test", str(validation)]
+    options = ["--train", "8000", "--validation", str(validation), "--test", str(validation)]
+    options += ["--min-steps", "3", "--max-steps", "5", "--max-number", "9"]
     console.print("[bold]1. Word problems[/bold]")
-    subprocess.run([sys.executable, "-m", "data_prep.arithmetic", "--out", str(data), *sizes], check=True)
+    subprocess.run([sys.executable, "-m", "data_prep.arithmetic", "--out", str(data), *options], check=True)
     console.print("\n[bold]2. A tiny policy that is right some of the time[/bold]")
     subprocess.run(
         [sys.executable, "-m", "recipe.spo.tiny_policy", "--data", str(data), "--out", str(policy)], check=True

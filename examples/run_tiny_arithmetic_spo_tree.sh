@@ -8,11 +8,12 @@ MODEL=${MODEL:-outputs/demo/policy}        # Hugging Face folder
 OUT=${OUT:-outputs/demo}                   # metrics.jsonl and checkpoints go here
 PYTHON=${PYTHON:-python}
 
-QUESTIONS=${QUESTIONS:-16}                 # a step
-BRANCH_FACTORS=${BRANCH_FACTORS:-[4,4,4]}
-SEGMENT_LENGTH=${SEGMENT_LENGTH:-8}        # tokens; the last level runs to the end
+QUESTIONS=${QUESTIONS:-24}                 # a step
+BRANCH_FACTORS=${BRANCH_FACTORS:-[4,3,3]}
+SEGMENT_LENGTH=${SEGMENT_LENGTH:-10}       # tokens, about a line; the last level runs to the end
+OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
 STEPS=${STEPS:-40}
-LR=${LR:-2e-4}
+LR=${LR:-1e-4}
 
 export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}
 mkdir -p "$OUT"
@@ -22,10 +23,10 @@ exec "$PYTHON" -m recipe.spo.main_spo \
     data.val_files="$DATA/validation.parquet" \
     data.train_batch_size="$QUESTIONS" \
     data.max_prompt_length=96 \
-    data.max_response_length=64 \
+    data.max_response_length=80 \
     algorithm.spo.tree.branch_factors="$BRANCH_FACTORS" \
     algorithm.spo.tree.segment_length="$SEGMENT_LENGTH" \
-    algorithm.spo.optimizer_steps=4 \
+    algorithm.spo.optimizer_steps="$OPTIMIZER_STEPS" \
     actor_rollout_ref.model.path="$MODEL" \
     actor_rollout_ref.rollout.temperature=1.0 \
     actor_rollout_ref.actor.use_kl_loss=False \

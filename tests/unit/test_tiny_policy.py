@@ -102,11 +102,15 @@ def test_only_solutions_are_learnt():
     assert batch["labels"].tolist() == [[IGNORED, IGNORED, 7, 1], [IGNORED, 1, IGNORED, IGNORED]]
 
 
-def test_the_learning_rate_rises_and_falls():
-    options = FitOptions(steps=10, warmup_steps=4)
-    factors = [learning_rate_factor(step, options) for step in range(11)]
-    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
-    assert learning_rate_factor(2, FitOptions(steps=2, warmup_steps=2)) == 0
+def test_the_learning_rate_rises_and_stays():
+    factors = [learning_rate_factor(step, FitOptions(warmup_steps=4)) for step in range(7)]
+    assert factors == [0.25, 0.5, 0.75, 1, 1, 1, 1]
+
+
+def test_fitting_stops_at_the_target(rows, tokenizer):
+    model, measured = build_model(tokenizer), iter([0.1, 0.2, 0.5])
+    options = FitOptions(steps=20, batch_size=2, target=0.5, check_every=3)
+    assert len(fit(model, encode(tokenizer, rows[:10]), options, lambda: next(measured))) == 9
 
 
 def fitted(tokenizer, rows, **options):
@@ -212,7 +216,7 @@ def test_other_data_makes_another_policy(arithmetic, tmp_path):
     assert first != second
 
 
-@pytest.mark.parametrize(("share", "advice"), [(0.02, "more --steps"), (0.51, "fewer --steps")])
+@pytest.mark.parametrize(("share", "advice"), [(0.02, "more --steps"), (0.51, "a lower --target")])
 def test_a_useless_policy_is_refused(kept, monkeypatch, share, advice):
     out = kept()
     monkeypatch.setattr(command, "accuracy", lambda *_: share)

@@ -26,10 +26,12 @@ GRADED_PROBLEMS = 200
 USEFUL_ACCURACY = (0.03, 0.5)
 
 HELP = {
-    "steps": "optimiser steps; more of them make a better policy that leaves less to learn",
+    "steps": "most optimiser steps",
     "batch_size": "samples a step",
     "learning_rate": "peak learning rate of AdamW",
-    "warmup_steps": "steps until the peak; from there it falls to 0 in a straight line",
+    "warmup_steps": "steps until the peak, where it stays",
+    "target": "greedy accuracy to stop at, measured on training problems",
+    "check_every": "steps between two measurements",
     "seed": "seed of the initial weights and of the order of the samples",
 }
 
@@ -59,9 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             metavar="N",
             help=HELP[field.name],
         )
-    # One by default: where the other cores are busy, two threads of such small work wait for each
-    # other and are ten times slower than one.
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch")
     return parser.parse_args(argv)
 
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     options = FitOptions(**{field.name: getattr(args, field.name) for field in fields(FitOptions)})
-    for name in ("steps", "batch_size", "learning_rate", "warmup_steps", "threads"):
+    for name in ("steps", "batch_size", "learning_rate", "warmup_steps", "target", "check_every", "threads"):
         value = getattr(args, name)
         if not value > 0:
             raise DataError(f"--{name.replace('_', '-')} must be above 0, not {value}")
@@ -108,14 +108,15 @@ def build(out: Path, splits: dict[str, list[Row]], options: FitOptions, wanted: 
     encode(tokenizer, splits["validation"])  # a bad validation row is told now, not after fitting
     torch.manual_seed(options.seed)
     model = build_model(tokenizer)
-    fit(model, samples, options)
+    # On training problems: what the policy is measured on afterwards has no part in when it stops.
+    fit(model, samples, options, lambda: accuracy(model, tokenizer, splits["train"][:GRADED_PROBLEMS]))
     share = accuracy(model, tokenizer, graded(splits))
     low, high = USEFUL_ACCURACY
     if not low <= share <= high:
-        advice = "more" if share < low else "fewer"
+        advice = f"more --steps than {options.steps}" if share < low else f"a lower --target than {options.target}"
         raise DataError(
-            f"greedy accuracy {share:.1%} is outside {low:.0%} to {high:.0%}, which leaves little "
-            f"to learn from; use {advice} --steps than {options.steps}"
+            f"greedy accuracy {share:.1%} is outside {low:.0%} to {high:.0%}, which leaves little to learn from; "
+            f"use {advice}"
         )
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:

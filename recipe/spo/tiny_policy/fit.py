@@ -1,6 +1,6 @@
 """The tiny policy's model, and fitting it to worked solutions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +15,14 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How the policy is fitted."""
+    """How the policy is fitted, and when to stop."""
 
     steps: int = 400
-    batch_size: int = 32
+    batch_size: int = 64
     learning_rate: float = 2e-3
     warmup_steps: int = 20
+    target: float = 0.3
+    check_every: int = 15
     seed: int = 0
 
 
@@ -96,22 +98,36 @@ def collate(batch: Sequence[Sample], pad: int) -> dict[str, torch.Tensor]:
 
 
 def learning_rate_factor(step: int, options: FitOptions) -> float:
-    """Gives the share of the peak learning rate at a step: a rise, then a line to 0."""
-    if step < options.warmup_steps:
-        return (step + 1) / options.warmup_steps
-    return (options.steps - step) / max(1, options.steps - options.warmup_steps)
+    """Gives the share of the peak learning rate at a step: a rise, then the peak.
+
+    It does not fall: when the fit stops, what is learnt is still rough, which reinforcement learning
+    at a small learning rate can mend.
+    """
+    return min(1.0, (step + 1) / options.warmup_steps)
 
 
-def fit(model: LlamaForCausalLM, samples: Sequence[Sample], options: FitOptions) -> list[float]:
-    """Fits the model in place and returns the loss of every step."""
+def fit(
+    model: LlamaForCausalLM,
+    samples: Sequence[Sample],
+    options: FitOptions,
+    accuracy: Callable[[], float] | None = None,
+) -> list[float]:
+    """Fits the model in place until it is right often enough and returns the loss of every step.
+
+    Args:
+        model: What to fit.
+        samples: What to fit it to.
+        options: `steps` is the most steps, `target` the accuracy to stop at.
+        accuracy: Measures the model, every `check_every` steps; without it all steps are taken.
+    """
     order = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, options))
-    model.train()
     waiting: list[int] = []
     losses: list[float] = []
     bar = tqdm(range(options.steps), desc="fitting", unit="step")
-    for _ in bar:
+    for step in bar:
+        model.train()
         while len(waiting) < options.batch_size:
             waiting += torch.randperm(len(samples), generator=order).tolist()
         chosen, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
@@ -124,4 +140,7 @@ def fit(model: LlamaForCausalLM, samples: Sequence[Sample], options: FitOptions)
         optimizer.zero_grad()
         losses.append(loss.item())
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        if accuracy is not None and (step + 1) % options.check_every == 0 and accuracy() >= options.target:
+            break
+    bar.close()
     return losses

@@ -1,0 +1,150 @@
+"""The whole stack: a run's rows against the trees that were sampled, log-probs after a weight sync, clean exit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipe.spo.check_dump import DumpMismatch, check_dump
+from recipe.spo.dump import ROWS, read_dump
+from recipe.spo.report import curves, read_records
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.e2e
+STEPS, QUESTIONS, OPTIMIZER_STEPS = 3, 6, 4
+
+
+def train(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        *(sys.executable, "-m", "recipe.spo.main_spo"),
+        f"data.train_files={arithmetic / 'train.parquet'}",
+        f"data.val_files={arithmetic / 'validation.parquet'}",
+        f"data.train_batch_size={QUESTIONS}",
+        "data.max_prompt_length=64",
+        "data.max_response_length=40",
+        "algorithm.spo.tree.branch_factors=[3,2,2]",
+        "algorithm.spo.tree.segment_length=6",
+        f"algorithm.spo.optimizer_steps={OPTIMIZER_STEPS}",
+        f"algorithm.spo.dump_dir={out / 'dump'}",
+        f"actor_rollout_ref.model.path={policy}",
+        "actor_rollout_ref.rollout.temperature=1.0",
+        "actor_rollout_ref.actor.optim.lr=1e-3",  # large, so that a missed weight sync shows
+        f"trainer.total_training_steps={STEPS}",
+        "trainer.test_freq=-1",
+        f"trainer.default_local_dir={out / 'checkpoints'}",
+        f"trainer.rollout_data_dir={out / 'rollouts'}",
+        "trainer.logger=[console,file]",
+        *overrides,
+    ]
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl"), "SPO_OUTPUT_DIR": str(out)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(arithmetic, policy, tmp_path_factory):
+    """Three steps, with the reference policy and its KL term as in the paper."""
+    out = tmp_path_factory.mktemp("run")
+    done = train(arithmetic, policy, out)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return out, done, [record["data"] for record in read_records(out / "metrics.jsonl")]
+
+
+def test_rows_are_the_segments_that_were_sampled(run):
+    out, _, _ = run
+    report = check_dump(out / "dump", 0.9, frozenset({1}))
+    assert report.trees == STEPS * QUESTIONS
+    assert report.steps == STEPS and report.rows > 0 and report.finished_leaves > 0
+
+
+def test_sampler_and_trainer_agree_after_weight_syncs(run):
+    out, _, metrics = run
+    report = check_dump(out / "dump", 0.9, frozenset({1}))
+    assert 0 < report.max_log_prob_difference_after_sync < 1e-3
+    assert metrics[-1]["actor/lr"] > 0 and metrics[-1]["actor/grad_norm"] > 0  # so the weights did move
+
+
+def test_counts_add_up(run):
+    out, _, metrics = run
+    report = check_dump(out / "dump", 0.9, frozenset({1}))
+    training = metrics[1:]  # the first record is the validation before training
+    for name, counted in (("trees", report.trees), ("segments", report.segments), ("rows", report.rows)):
+        assert sum(step[f"spo/{name}"] for step in training) == counted
+    assert sum(step["spo/trained_tokens"] for step in training) == report.trained_tokens
+    for step in training:
+        dropped = step["spo/dropped_zero_advantage"] + step["spo/dropped_all_masked"]
+        assert step["spo/rows"] + dropped == step["spo/segments"]
+        assert step["spo/failed_prompts"] == 0
+
+
+def test_optimiser_steps_do_not_depend_on_the_number_of_rows(run):
+    out, _, metrics = run
+    rows = [step["spo/rows"] for step in metrics[1:]]
+    padded = [step["spo/rows"] + step["spo/padding_rows"] for step in metrics[1:]]
+    assert len(set(rows)) > 1, "the steps happen to have equal numbers of rows: this shows nothing"
+    assert all(total % OPTIMIZER_STEPS == 0 for total in padded)
+    assert {step["spo/optimizer_steps"] for step in metrics[1:]} == {OPTIMIZER_STEPS}
+
+
+def test_validation_is_plain_single_turn(run):
+    _, _, metrics = run
+    accuracy = curves([{"step": 0, "data": metrics[0]}]).accuracy
+    assert 0 <= accuracy[0] <= 1
+    assert not any(name.startswith("spo/") for name in metrics[0])
+
+
+def test_the_check_finds_a_changed_row(run, tmp_path):
+    """The checker itself can fail: one flipped mask bit, one moved token."""
+    out, _, _ = run
+    rows = list(read_dump(out / "dump", ROWS))
+    index = next(i for i, row in enumerate(rows) if not row["is_padding"])
+    for field in ("response_mask", "responses", "advantages", "prompts"):
+        folder = tmp_path / field
+        folder.mkdir()
+        for trees in (out / "dump").glob("trees-*.jsonl"):
+            (folder / trees.name).write_bytes(trees.read_bytes())
+        changed = json.loads(json.dumps(rows))
+        changed[index][field][0] += 1
+        (folder / "rows-1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with pytest.raises(DumpMismatch, match=f"field {field}"):
+            check_dump(folder, 0.9, frozenset({1}))
+
+
+def test_nothing_is_left_behind(run):
+    import psutil
+
+    out, _, _ = run
+    cmdlines = {p.pid: " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])}
+    left = [pid for pid, line in cmdlines.items() if str(out) in line or line.startswith("VLLM::")]
+    assert left == []
+
+
+def test_a_step_without_any_row_is_counted_and_goes_on(arithmetic, policy, tmp_path):
+    """A mask that no token passes: no rows, no update, no NaN, and the weights stay."""
+    done = train(
+        arithmetic,
+        policy,
+        tmp_path,
+        "algorithm.spo.mask_threshold=1e-9",
+        "actor_rollout_ref.actor.use_kl_loss=False",
+        "trainer.total_training_steps=2",
+        "trainer.test_freq=2",
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    before, *steps = [record["data"] for record in read_records(tmp_path / "metrics.jsonl")]
+    assert [step["spo/skipped_updates"] for step in steps] == [1, 1]
+    assert [step["spo/prompts_without_rows"] for step in steps] == [QUESTIONS, QUESTIONS]
+    assert all(step["spo/dropped_all_masked"] > 0 for step in steps)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    name = next(key for key in before if key.startswith("val-core/"))
+    assert steps[-1][name] == before[name]
