@@ -45,9 +45,7 @@ def train(
     metrics.unlink(missing_ok=True)
     started, peak = time.monotonic(), 0.0
     with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT)
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -25,8 +25,7 @@ pip install -q -e '.[cpu,dev]' -c scripts/constraints_cpu.txt
 # here needs them.
 pip uninstall -q -y torchvision torchaudio torchcodec >/dev/null 2>&1 || true
 "$VENV/bin/python" - <<'EOF'
-from recipe.spo.plugin import missing_registrations
-missing = missing_registrations()
-raise SystemExit(f"error: verl did not load the plug-in: {missing}" if missing else 0)
+from recipe.spo.main_spo import check_plugin
+check_plugin()
 EOF
 echo "Done: $VENV"

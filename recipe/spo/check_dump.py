@@ -43,7 +43,9 @@ def value_of(node: dict[str, Any]) -> float:
     return sum(children) / len(children) if children else node["reward"]
 
 
-def edges(node: dict[str, Any], path: str = "", prefix: tuple[int, ...] = ()) -> Iterator[tuple[str, tuple, dict, float]]:
+def edges(
+    node: dict[str, Any], path: str = "", prefix: tuple[int, ...] = ()
+) -> Iterator[tuple[str, tuple, dict, float]]:
     """Every segment of a dumped tree: its path, the response before it, its node, its advantage."""
     parent_value = value_of(node)
     for index, child in enumerate(node["children"]):
@@ -92,7 +94,9 @@ def check_dump(folder: Path, mask_threshold: float | None, eos_ids: frozenset[in
     return report
 
 
-def _check_row(row: dict, context: list[int], node: dict, mask: list[int], advantage: float, report: DumpReport) -> None:
+def _check_row(
+    row: dict, context: list[int], node: dict, mask: list[int], advantage: float, report: DumpReport
+) -> None:
     _check(row, "prompts", row["prompts"] == context, "context is not prompt + path")
     _check(row, "responses", row["responses"] == node["token_ids"], "tokens are not the sampled ones")
     _check(row, "response_mask", row["response_mask"] == mask, "mask is not p < threshold")

@@ -42,19 +42,28 @@ def main() -> None:
         prepare_environment()
         print("SPO: no GPU on this machine, running on the CPU (recipe/spo/compat/platform_cpu.py)", flush=True)
 
-    from recipe.spo.plugin import missing_registrations, register_resolver
-
-    missing = missing_registrations()
-    if missing:
-        refuse(
-            f"verl did not load the plug-in of recipe.spo ({', '.join(missing)} not registered): install the package "
-            "into this environment (`make setup` or `pip install -e .`) and leave VERL_USE_EXTERNAL_PLUGINS unset"
-        )
-    register_resolver()
+    check_plugin()
 
     import hydra
 
     hydra.main(config_path="config", config_name="spo_trainer", version_base=None)(run)()
+
+
+def check_plugin() -> None:
+    """Refuse to start unless verl itself loads our plug-in, as it must in every process of the run."""
+    import verl  # noqa: F401  # loads the entry points
+
+    # Looked at before this process imports the plug-in on its own account.
+    loaded = "recipe.spo.plugin" in sys.modules
+    from recipe.spo.plugin import missing_registrations
+
+    missing = missing_registrations()
+    if not loaded or missing:
+        what = ", ".join(missing) or "entry point 'spo' of group 'verl.plugins'"
+        refuse(
+            f"verl did not load the plug-in of recipe.spo ({what} is missing): install the package into this "
+            "environment (`make setup` or `pip install -e .`) and leave VERL_USE_EXTERNAL_PLUGINS unset"
+        )
 
 
 def run(config) -> None:

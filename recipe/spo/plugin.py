@@ -1,7 +1,7 @@
 """What verl loads in every one of its processes (entry point group `verl.plugins`).
 
-verl imports this module, and nothing more, at the end of `import verl`; an exception here is logged at DEBUG level only, so
-`main_spo` asks `missing_registrations` before it starts anything. Names registered with verl:
+verl imports this module, and nothing more, at the end of `import verl`; an exception here is logged
+at DEBUG level only, so `main_spo` checks before it starts anything. Names registered with verl:
 advantage estimator `spo`, policy loss `spo`, and, on a machine without a GPU, platform `cpu`.
 The trainer `spo_sync` is registered where it is used (see `main_spo.SPOTaskRunner`).
 """
@@ -47,8 +47,7 @@ def register_resolver() -> None:
 
 
 def missing_registrations() -> list[str]:
-    """Names that verl should know by now and does not; empty if the plug-in loaded."""
-    import verl  # noqa: F401  # loads the entry points
+    """Names that verl should know by now and does not; empty if everything is registered."""
     from verl.plugin.platform import PlatformRegistry
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 

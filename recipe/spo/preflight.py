@@ -70,7 +70,9 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
     if not rollout.calculate_log_probs:
         raise PreflightError("actor_rollout_ref.rollout.calculate_log_probs is off: the probability mask needs it")
     if not actor.use_dynamic_bsz:
-        raise PreflightError("actor_rollout_ref.actor.use_dynamic_bsz is off: the number of rows varies, set it to True")
+        raise PreflightError(
+            "actor_rollout_ref.actor.use_dynamic_bsz is off: the number of rows varies, set it to True"
+        )
     if actor.loss_agg_mode != "token-mean":
         raise PreflightError(
             f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}: use 'token-mean', "
@@ -136,7 +138,9 @@ def load_tokenizer(model: DictConfig) -> Any:
     looks_local = path.startswith((".", "/")) or os.path.exists(path) or path.count("/") != 1
     if looks_local:
         if not os.path.isdir(path):
-            raise PreflightError(f"actor_rollout_ref.model.path: {path} is not a folder; give a Hugging Face folder or id")
+            raise PreflightError(
+                f"actor_rollout_ref.model.path: {path} is not a folder; give a Hugging Face folder or id"
+            )
         if not os.path.exists(os.path.join(path, "config.json")):
             raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json, so it is no model folder")
     source = os.path.expanduser(str(model.tokenizer_path)) if model.get("tokenizer_path") else path
@@ -150,7 +154,9 @@ def load_tokenizer(model: DictConfig) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=bool(model.get("trust_remote_code")))
     except Exception as error:
-        raise PreflightError(f"actor_rollout_ref.model.path: the tokenizer of {source} cannot be loaded ({error})") from None
+        raise PreflightError(
+            f"actor_rollout_ref.model.path: the tokenizer of {source} cannot be loaded ({error})"
+        ) from None
     if tokenizer.eos_token_id is None:
         raise PreflightError(f"actor_rollout_ref.model.path: the tokenizer of {source} has no EOS token")
     if model.get("custom_chat_template"):

@@ -1,6 +1,6 @@
 """What a run learned, from the metrics that verl's `file` tracker wrote: numbers and a picture.
 
-    python -m recipe.spo.report outputs/demo/metrics.jsonl --out outputs/demo
+python -m recipe.spo.report outputs/demo/metrics.jsonl --out outputs/demo
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def summary(run: Curves, validation_size: int, seconds: float) -> dict[str, Any]
         ReportError: the run was not validated before and after training.
     """
     if len(run.accuracy) < 2:
-        raise ReportError("no validation before and after training: keep trainer.val_before_train and trainer.test_freq")
+        raise ReportError(
+            "no validation before and after training: keep trainer.val_before_train and trainer.test_freq"
+        )
     first, last = min(run.accuracy), max(run.accuracy)
     return {
         "accuracy_before": run.accuracy[first],

@@ -68,9 +68,7 @@ def probability_mask(log_probs: Sequence[float], threshold: float | None) -> lis
     return [int(math.exp(log_prob) < threshold) for log_prob in log_probs]
 
 
-def select_rows(
-    prompt_ids: Sequence[int], segments: Iterable[Segment], mask_threshold: float | None
-) -> Selection:
+def select_rows(prompt_ids: Sequence[int], segments: Iterable[Segment], mask_threshold: float | None) -> Selection:
     """Turn segments into rows; leave out, and count, those that cannot move the policy.
 
     Args:

@@ -128,9 +128,7 @@ def _parse_tree(node: Any, response_length: int) -> TreeSettings:
                 f"{key} lists {len(length)} levels, but {len(factors)} branch factors need {inner_levels}: "
                 "one for each level but the last, which runs to data.max_response_length"
             )
-        lengths: int | tuple[int, ...] = tuple(
-            _positive_int(f"{key}[{level}]", n) for level, n in enumerate(length)
-        )
+        lengths: int | tuple[int, ...] = tuple(_positive_int(f"{key}[{level}]", n) for level, n in enumerate(length))
     else:
         lengths = _positive_int(key, length)
     tree = TreeSettings(tuple(factors), lengths)

@@ -63,9 +63,7 @@ class SPOTrainer(PPOTrainerSync):
         return batch
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        carried = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["spo_advantages"]
-        )
+        carried = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["spo_advantages"])
         with row_advantages(carried["spo_advantages"].to_padded_tensor(0.0)):
             batch = super()._compute_advantage(batch, metrics)
         # verl's rejection sampling narrows response_mask alone; its engine normalises by loss_mask.

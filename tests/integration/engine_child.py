@@ -23,7 +23,14 @@ def rows(vocabulary: int) -> list[dict]:
 
     random = torch.Generator().manual_seed(0)
     made = []
-    for prompt, response, advantage in ((5, 9, 0.5), (7, 3, -0.25), (4, 12, 0.125), (9, 1, 1.0), (6, 5, -1.0), (5, 7, 0.75)):
+    for prompt, response, advantage in (
+        (5, 9, 0.5),
+        (7, 3, -0.25),
+        (4, 12, 0.125),
+        (9, 1, 1.0),
+        (6, 5, -1.0),
+        (5, 7, 0.75),
+    ):
         ids = torch.randint(3, vocabulary, (prompt + response,), generator=random).tolist()
         mask = (torch.rand(response, generator=random) < 0.6).int().tolist()
         mask[0] = 1

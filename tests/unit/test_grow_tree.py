@@ -35,9 +35,7 @@ class ScriptedClient:
             if end:
                 break
         fields = {"global_steps": 3, "num_cached_tokens": len(prompt_ids) - 1}
-        return SimpleNamespace(
-            token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=fields
-        )
+        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=fields)
 
 
 def grow(client, branch_factors=(3, 2, 2), segment_length=4, response_length=20, **options):

@@ -162,7 +162,9 @@ def test_deterministic_without_chunked_prefill_passes(config):
     check_verl_settings(config, settings)
 
 
-@pytest.mark.parametrize("override", ["algorithm.spo.mask_treshold=0.5", "+algorithm.spo.mask_treshold=0.5", "~algorithm.spo.mask_treshold"])
+@pytest.mark.parametrize(
+    "override", ["algorithm.spo.mask_treshold=0.5", "+algorithm.spo.mask_treshold=0.5", "~algorithm.spo.mask_treshold"]
+)
 def test_misspelt_overrides_are_caught(override):
     with pytest.raises(SettingsError, match="unknown key algorithm.spo.mask_treshold: did you mean 'mask_threshold'"):
         check_override_names([override], {"algorithm.spo": list(DEFAULTS)})

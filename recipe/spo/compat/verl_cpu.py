@@ -19,8 +19,10 @@ def prepare_environment() -> None:
         "VERL_PLATFORM": "cpu",
         # verl registers its FSDP engine for cuda and npu; this is verl's own override.
         "VERL_ENGINE_DEVICE": "cuda",
-        # Several processes share few cores: one thread each is fastest for small models.
-        "OMP_NUM_THREADS": "1",
+        # Sampling and training take turns, so each may use every core, but many processes share
+        # them: threads that spin while they wait would be ten times slower than one.
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "OMP_WAIT_POLICY": "PASSIVE",
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "RAY_USAGE_STATS_ENABLED": "0",

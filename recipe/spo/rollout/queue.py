@@ -51,9 +51,7 @@ class RolloutQueue(ReplayBuffer):
         kwargs.setdefault("poll_interval", float(sampler_kwargs.get("poll_interval", 0.1)))
         super().__init__(*args, **kwargs)
 
-    def sample(
-        self, global_steps: int, partition_id: str, batch_size: int
-    ) -> tuple[KVBatchMeta, dict[str, Any]]:
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict[str, Any]]:
         """Wait until `batch_size` prompts are done and return their rows.
 
         Args:
@@ -77,7 +75,9 @@ class RolloutQueue(ReplayBuffer):
 
         errors = [prompts[key].get(ERROR_TAG, "unknown") for key in chosen if prompts[key]["status"] == "failure"]
         if errors:
-            message = f"{len(errors)} of {len(chosen)} rollouts of step {global_steps} failed; the first one: {errors[0]}"
+            message = (
+                f"{len(errors)} of {len(chosen)} rollouts of step {global_steps} failed; the first one: {errors[0]}"
+            )
             if len(errors) == len(chosen):
                 raise RolloutFailed(message)
             logger.error(message)

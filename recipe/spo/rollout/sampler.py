@@ -13,9 +13,7 @@ from recipe.spo.tree import Node
 class LLMClient(Protocol):
     """The part of verl's `LLMServerClient` that is used here."""
 
-    async def generate(
-        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
-    ) -> Any: ...
+    async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any: ...
 
 
 class SamplingError(RuntimeError):
@@ -67,9 +65,7 @@ class Sampler:
         params = {**self.sampling_params, "max_tokens": max_tokens, "logprobs": True}
         if self.seed is not None:
             params["seed"] = request_seed(self.seed, path)
-        output = await self.client.generate(
-            self.request_id, prompt_ids=list(context_ids), sampling_params=params
-        )
+        output = await self.client.generate(self.request_id, prompt_ids=list(context_ids), sampling_params=params)
         token_ids = [int(token) for token in output.token_ids]
         if output.stop_reason == "aborted" or not token_ids:
             raise SamplingError(f"segment {path}: the server returned no token (stop reason {output.stop_reason})")

@@ -10,9 +10,7 @@ from recipe.spo.settings import TreeSettings
 from recipe.spo.tree import Node
 
 
-async def grow_tree(
-    sampler: Sampler, prompt_ids: Sequence[int], shape: TreeSettings, response_length: int
-) -> Node:
+async def grow_tree(sampler: Sampler, prompt_ids: Sequence[int], shape: TreeSettings, response_length: int) -> Node:
     """Sample a tree of segments from a prompt.
 
     There is no barrier between levels: each child goes on to its own children once it is there.
