@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--method", choices=sorted(SCRIPTS), default="tree", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=40, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="training steps (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=256, help="unseen problems (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", help="verl's Hydra overrides, passed on")
     arguments = parser.parse_args()
@@ -80,7 +80,7 @@ def prepare(out: Path, validation: int, console: Console) -> tuple[Path, Path]:
     """
     data, policy = out / "data", out / "policy"
     options = ["--train", "8000", "--validation", str(validation), "--test", str(validation)]
-    options += ["--min-steps", "3", "--max-steps", "5", "--max-number", "9"]
+    options += ["--min-steps", "4", "--max-steps", "6", "--max-number", "9"]
     console.print("[bold]1. Word problems[/bold]")
     subprocess.run([sys.executable, "-m", "data_prep.arithmetic", "--out", str(data), *options], check=True)
     console.print("\n[bold]2. A tiny policy that is right some of the time[/bold]")

@@ -21,8 +21,8 @@ class FitOptions:
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup_steps: int = 20
-    target: float = 0.3
-    check_every: int = 15
+    target: float = 0.33
+    check_every: int = 10
     seed: int = 0
 
 
