@@ -12,7 +12,7 @@ QUESTIONS=${QUESTIONS:-24}                 # a step
 BRANCH_FACTORS=${BRANCH_FACTORS:-[4,2,2,2]}
 SEGMENT_LENGTH=${SEGMENT_LENGTH:-10}       # tokens, about a line; the last level runs to the end
 OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
-STEPS=${STEPS:-50}
+STEPS=${STEPS:-45}
 LR=${LR:-1e-4}
 
 export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}

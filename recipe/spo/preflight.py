@@ -91,6 +91,11 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is shorter than data.max_prompt_length "
             f"+ data.max_response_length = {context}: raise it or leave it null"
         )
+    if rollout.full_determinism:
+        raise PreflightError(
+            "actor_rollout_ref.rollout.full_determinism is on: it gives all requests of a tree one id and one seed; "
+            "use algorithm.spo.deterministic instead"
+        )
     if settings.deterministic and rollout.enable_chunked_prefill:
         raise PreflightError(
             "algorithm.spo.deterministic needs actor_rollout_ref.rollout.enable_chunked_prefill=False: "

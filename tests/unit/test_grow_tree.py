@@ -161,3 +161,43 @@ def test_a_bad_answer_raises_and_names_the_segment(fault):
 
     with pytest.raises(SamplingError, match=r"segment \(\d,\)"):
         grow(Faulty())
+
+
+def test_a_tree_asks_the_load_balancer_once_and_lets_go_after_a_failure():
+    from recipe.spo.compat.llm_client import TreeClient
+
+    calls: list[str] = []
+    scripted = ScriptedClient()
+
+    class Server:
+        class generate:
+            @staticmethod
+            async def remote(request_id, prompt_ids, sampling_params):
+                calls.append(request_id)
+                return await scripted.generate(request_id, prompt_ids=prompt_ids, sampling_params=sampling_params)
+
+    class VerlClient:
+        async def _acquire_server(self, request_id, **extra):
+            calls.append(f"acquire {request_id} {extra['prompt_ids']}")
+            return "server-0", Server
+
+        def _release_server(self, server_id, request_id):
+            calls.append(f"release {server_id} {request_id}")
+
+        def _vllm_request_id(self, request_id):
+            return f"fresh-{len(calls)}"
+
+    async def roll_out(fail: bool):
+        async with TreeClient(VerlClient(), "tree-1", PROMPT) as client:
+            sampler = Sampler(client, "tree-1", {}, frozenset({EOS}))
+            await grow_tree(sampler, PROMPT, TreeSettings((2, 2), 4), 10)
+            if fail:
+                raise SamplingError("stop")
+
+    asyncio.run(roll_out(fail=False))
+    assert calls[0] == "acquire tree-1 [91, 92, 93]" and calls[-1] == "release server-0 tree-1"
+    assert len(calls) == len(set(calls)) == 2 + 6  # two children and two each of theirs, ids all different
+    calls.clear()
+    with pytest.raises(SamplingError):
+        asyncio.run(roll_out(fail=True))
+    assert calls[-1] == "release server-0 tree-1"

@@ -11,7 +11,7 @@ from recipe.spo.tree import Node
 
 
 class LLMClient(Protocol):
-    """The part of verl's `LLMServerClient` that is used here."""
+    """What samples for us: `recipe.spo.compat.llm_client.TreeClient`, or a script in the tests."""
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any: ...
 

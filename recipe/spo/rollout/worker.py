@@ -24,6 +24,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from recipe.spo.advantage import tree_segments
 from recipe.spo.compat.agent_loop import AgentLoopWorkerBase
+from recipe.spo.compat.llm_client import TreeClient
 from recipe.spo.dump import Dump
 from recipe.spo.metrics import tree_counts
 from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG
@@ -56,33 +57,39 @@ class SPOAgentLoopWorker(AgentLoopWorkerBase):
         self.dump = Dump(self.settings.dump_dir) if self.settings.dump_dir else None
 
     async def _run_agent_loop(
-        self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, **kwargs: Any
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **prompt: Any,
     ) -> None:
         if trajectory["validate"]:
-            kwargs.pop("trace", None)
             return await super()._run_agent_loop(
-                sampling_params, trajectory, agent_name=agent_name, trace=False, **kwargs
+                sampling_params, trajectory, agent_name=agent_name, trace=trace, **prompt
             )
-        kwargs.pop("trace", None)
         try:
-            await self._roll_out(sampling_params, kwargs)
+            await self._roll_out(sampling_params, prompt)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            await tq.async_kv_put(key=kwargs["uid"], partition_id="train", tag={ERROR_TAG: reason})
+            await tq.async_kv_put(key=prompt["uid"], partition_id="train", tag={ERROR_TAG: reason})
             raise
 
     async def _roll_out(self, sampling_params: dict[str, Any], prompt: dict[str, Any]) -> None:
         """Roll out one training prompt and write its rows and counts."""
         started = time.monotonic()
         prompt_ids = self._prompt_ids(prompt["raw_prompt"])
-        sampler = Sampler(
-            client=self.llm_client,
-            request_id=uuid.uuid4().hex,
-            sampling_params=sampling_params,
-            eos_ids=self.eos_ids,
-            seed=self._tree_seed(prompt),
-        )
-        root = await grow_tree(sampler, prompt_ids, self.settings.tree, self.response_length)
+        tree_id = uuid.uuid4().hex
+        async with TreeClient(self.llm_client, tree_id, prompt_ids) as client:
+            sampler = Sampler(
+                client=client,
+                request_id=tree_id,
+                sampling_params=sampling_params,
+                eos_ids=self.eos_ids,
+                seed=self._tree_seed(prompt),
+            )
+            root = await grow_tree(sampler, prompt_ids, self.settings.tree, self.response_length)
         await self._grade(root, prompt_ids, prompt)
         compute_values(root)
         segments = list(tree_segments(root))
