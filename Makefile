@@ -12,7 +12,7 @@ PYTEST ?= $(PY) -m pytest
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml scripts/setup_cpu.sh
+$(STAMP): pyproject.toml scripts/setup_cpu.sh scripts/constraints_cpu.txt
 	PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup_cpu.sh
 	@touch $@
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.launch import show_failure, train
-from recipe.spo.report import curves, plot, read_records, summary
+from recipe.spo.report import ReportError, curves, plot, read_records, summary
 
 SCRIPTS = {"tree": Path(__file__).with_name("run_tiny_arithmetic_spo_tree.sh")}
 
@@ -62,7 +62,11 @@ def main() -> int:
         return outcome.exit_code
 
     run = curves(read_records(out / "metrics.jsonl"))
-    result = summary(run, arguments.validation, time.monotonic() - started)
+    try:
+        result = summary(run, arguments.validation, time.monotonic() - started)
+    except ReportError as error:
+        console.print(f"[red]error:[/red] {error}")
+        return 1
     result["peak_memory_gib"] = round(outcome.peak_memory_gib, 2)
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     plot(

@@ -29,7 +29,7 @@ class Outcome:
 def train(
     command: Sequence[str], environment: Mapping[str, str], metrics: Path, log: Path, steps: int, console: Console
 ) -> Outcome:
-    """Run `command` to its end; on Ctrl-C wait until it has cleaned up, then raise.
+    """Run `command` to its end; on Ctrl-C or SIGTERM wait until it has cleaned up, then raise.
 
     Args:
         command: the training command.
@@ -42,6 +42,7 @@ def train(
     Raises:
         KeyboardInterrupt: Ctrl-C; the command has ended by then.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     metrics.unlink(missing_ok=True)
     started, peak = time.monotonic(), 0.0
     with open(log, "w", encoding="utf-8") as output:
@@ -66,7 +67,7 @@ def train(
                     note = f"greedy accuracy {latest:.1%} after step {max(run.accuracy)}"
                     bar.update(task, description="training", completed=run.steps, note=note)
                 peak = max(peak, _resident_gib(process.pid))
-                time.sleep(1.0)
+                time.sleep(3.0)  # adding up the memory of a dozen processes takes a while
             bar.update(task, completed=curves(read_records(metrics)).steps)
     except KeyboardInterrupt:
         console.print("Interrupted: waiting for the run to clean up ...")

@@ -34,6 +34,7 @@ exec "$PYTHON" -m recipe.spo.main_spo \
     actor_rollout_ref.actor.optim.lr_scheduler_type=cosine \
     trainer.experiment_name=tiny_arithmetic_spo_tree \
     trainer.default_local_dir="$OUT/checkpoints" \
+    trainer.resume_mode=disable \
     trainer.total_training_steps="$STEPS" \
     trainer.test_freq=10 \
     trainer.logger='[console,file]' \

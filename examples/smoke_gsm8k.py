@@ -31,8 +31,8 @@ def main() -> int:
     parser.add_argument("--source", required=True, help="GSM8K as jsonl or parquet, with question and answer")
     parser.add_argument("--model", required=True, type=Path, help="Hugging Face folder, such as SmolLM2-135M-Instruct")
     parser.add_argument("--out", type=Path, default=Path("outputs/smoke_gsm8k"), help="default: %(default)s")
-    parser.add_argument("--questions", type=int, default=8, help="a step (default: %(default)s)")
-    parser.add_argument("--response-length", type=int, default=160, help="tokens (default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=4, help="a step (default: %(default)s)")
+    parser.add_argument("--response-length", type=int, default=112, help="tokens (default: %(default)s)")
     arguments = parser.parse_args()
     console, out = Console(highlight=False), arguments.out
     shutil.rmtree(out / "dump", ignore_errors=True)

@@ -12,12 +12,12 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
     echo "error: $PYTHON is $("$PYTHON" --version 2>&1); Python 3.11 or 3.12 is needed: make setup PYTHON=<path>" >&2
     exit 2
 }
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+"$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 echo "Setting up $VENV (a few minutes on the first run) ..."
 # The ordinary index where it has the CPU build of torch; PyTorch's own where it has not.
-if ! pip show -qq torch 2>/dev/null; then
+if [ "torch==$("$VENV/bin/python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null)" != "$TORCH" ]; then
     pip install -q "$TORCH" 2>/dev/null || pip install -q "$TORCH" --extra-index-url "$TORCH_CPU_INDEX"
 fi
 pip install -q -e '.[cpu,dev]' -c scripts/constraints_cpu.txt

@@ -32,7 +32,7 @@ class Dump:
         record = {
             "uid": prompt["uid"],
             "step": int(prompt["global_steps"]),
-            "index": int(prompt["index"]),
+            "index": str(prompt["index"]),
             "prompt_ids": list(prompt_ids),
             "root": node_record(root),
         }

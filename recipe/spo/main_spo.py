@@ -10,7 +10,9 @@ import sys
 from dataclasses import fields
 from typing import NoReturn
 
-from recipe.spo.compat.machine import is_cpu_machine
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from recipe.spo.compat.machine import PLATFORM_VARIABLE, is_cpu_machine, platform_name
 from recipe.spo.compat.versions import VersionError, check_verl_version
 from recipe.spo.settings import SettingsError, SPOSettings, TreeSettings
 
@@ -66,7 +68,7 @@ def check_plugin() -> None:
         )
 
 
-def run(config) -> None:
+def run(config: DictConfig) -> None:
     """Run a composed configuration from checks to the end of training."""
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -86,12 +88,14 @@ def run(config) -> None:
         validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except (AssertionError, ValueError) as error:
         refuse(f"verl refuses the configuration: {error}")
+    with open_dict(config):  # what the driver found holds for every node of the run
+        OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{PLATFORM_VARIABLE}", platform_name())
     print(describe(config, settings), flush=True)
     with owned_run():
         run_ppo(config, task_runner_class=spo_task_runner())
 
 
-def describe(config, settings: SPOSettings) -> str:
+def describe(config: DictConfig, settings: SPOSettings) -> str:
     """What is about to happen, in a few lines."""
     tree, data = settings.tree, config.data
     shape = "-".join(map(str, tree.branch_factors))

@@ -35,7 +35,7 @@ def tree_counts(root: Node, selection: Selection) -> dict[str, float]:
         "prompts_without_rows": int(not selection.rows),
         "trained_tokens": sum(sum(row.response_mask) for row in selection.rows),
         "row_tokens": sum(len(row.response_ids) for row in selection.rows),
-        "advantage_abs": sum(abs(a) for row in selection.rows for a in _segment_advantage(row)),
+        "advantage_abs": sum(max(map(abs, row.advantages)) for row in selection.rows),
         "root_value": root.value,
         "generated_tokens": 0,
         "segments": 0,
@@ -56,11 +56,6 @@ def tree_counts(root: Node, selection: Selection) -> dict[str, float]:
             counts["early_leaves"] += int(visit.node.finished and visit.depth < depth)
             counts["unfinished_leaves"] += int(not visit.node.finished)
     return counts
-
-
-def _segment_advantage(row) -> list[float]:
-    trained = [a for a, m in zip(row.advantages, row.response_mask, strict=True) if m]
-    return trained[:1]
 
 
 def step_metrics(counts: Sequence[Mapping[str, float]], failed_prompts: int) -> dict[str, Any]:

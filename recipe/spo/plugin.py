@@ -3,7 +3,7 @@
 verl imports this module, and nothing more, at the end of `import verl`; an exception here is logged
 at DEBUG level only, so `main_spo` checks before it starts anything. Names registered with verl:
 advantage estimator `spo`, policy loss `spo`, and, on a machine without a GPU, platform `cpu`.
-The trainer `spo_sync` is registered where it is used (see `main_spo.SPOTaskRunner`).
+The trainer `spo_sync` is registered where it is used (see `compat/task_runner.py`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recipe.spo.settings import SPOSettings, parse_settings, unknown_key
 
-REQUIRED_COLUMNS = ("data_source", "prompt", "reward_model")
+REQUIRED_COLUMNS = ("data_source", "reward_model")
 
 
 class PreflightError(ValueError):
@@ -40,17 +40,42 @@ def check_run(config: DictConfig) -> SPOSettings:
     )
     check_verl_settings(config, settings)
     for key in ("train_files", "val_files"):
-        check_data_files(f"data.{key}", config.data[key])
-    train_rows = sum(_row_count(path) for path in _paths(config.data.train_files))
-    if train_rows < config.data.train_batch_size:
-        raise PreflightError(
-            f"data.train_files holds {train_rows} prompts, fewer than data.train_batch_size="
-            f"{config.data.train_batch_size}: lower the batch size or add data"
-        )
+        check_data_files(f"data.{key}", config.data[key], config.data.prompt_key)
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
-    for key in ("train_files", "val_files"):
-        check_prompt_lengths(f"data.{key}", config.data, config.data[key], tokenizer)
+    dropped = {
+        key: check_prompt_lengths(f"data.{key}", config.data, config.data[key], tokenizer)
+        for key in ("train_files", "val_files")
+    }
+    check_training_length(config, dropped["train_files"])
     return settings
+
+
+def check_training_length(config: DictConfig, dropped: int) -> None:
+    """Check that the training prompts fill a batch, and the steps asked for.
+
+    Args:
+        config: the whole configuration.
+        dropped: training prompts that are too long and will be filtered out.
+
+    Raises:
+        PreflightError: naming the key.
+    """
+    data, trainer = config.data, config.trainer
+    prompts = sum(_row_count(path) for path in _paths(data.train_files))
+    if data.train_max_samples > 0:
+        prompts = min(prompts, data.train_max_samples)
+    prompts -= dropped
+    if prompts < data.train_batch_size:
+        raise PreflightError(
+            f"data.train_files holds {prompts} prompts, fewer than data.train_batch_size={data.train_batch_size}: "
+            "lower the batch size or add data"
+        )
+    possible = prompts // data.train_batch_size * trainer.total_epochs
+    if trainer.total_training_steps is not None and trainer.total_training_steps > possible:
+        raise PreflightError(
+            f"trainer.total_training_steps={trainer.total_training_steps} cannot be reached: trainer.total_epochs="
+            f"{trainer.total_epochs} epochs of {prompts} prompts end after {possible} steps; raise trainer.total_epochs"
+        )
 
 
 def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
@@ -78,6 +103,17 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
             f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}: use 'token-mean', "
             "the others count padding rows"
         )
+    if config.algorithm.use_kl_in_reward:
+        raise PreflightError(
+            "algorithm.use_kl_in_reward is on: segment advantages are made of the task's reward alone; "
+            "use actor_rollout_ref.actor.use_kl_loss"
+        )
+    if config.trainer.v1.trainer_mode != "spo_sync":
+        raise PreflightError(f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode!r}: it must be 'spo_sync'")
+    if rollout.temperature <= 0:
+        raise PreflightError(
+            f"actor_rollout_ref.rollout.temperature is {rollout.temperature}: siblings would all be equal; raise it"
+        )
     if config.algorithm.filter_groups.enable:
         raise PreflightError("algorithm.filter_groups.enable is on: segments without signal are dropped already")
     context = data.max_prompt_length + data.max_response_length
@@ -103,7 +139,7 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
         )
 
 
-def check_data_files(key: str, files: Any) -> None:
+def check_data_files(key: str, files: Any, prompt_key: str = "prompt") -> None:
     """Check that parquet files exist, hold prompts and have the columns that training needs.
 
     Raises:
@@ -123,7 +159,7 @@ def check_data_files(key: str, files: Any) -> None:
             table = pq.ParquetFile(path)
         except Exception as error:
             raise PreflightError(f"{key}: {path} cannot be read as parquet ({error})") from None
-        missing = [name for name in REQUIRED_COLUMNS if name not in table.schema_arrow.names]
+        missing = [name for name in (prompt_key, *REQUIRED_COLUMNS) if name not in table.schema_arrow.names]
         if missing:
             raise PreflightError(
                 f"{key}: {path} lacks column {', '.join(missing)}; it has {', '.join(table.schema_arrow.names)}. "
@@ -131,6 +167,8 @@ def check_data_files(key: str, files: Any) -> None:
             )
         if table.metadata.num_rows == 0:
             raise PreflightError(f"{key}: {path} holds no rows")
+        if "ground_truth" not in [field.name for field in table.schema_arrow.field("reward_model").type]:
+            raise PreflightError(f"{key}: {path}: column reward_model lacks ground_truth, which rewards compare with")
 
 
 def load_tokenizer(model: DictConfig) -> Any:

@@ -65,6 +65,7 @@ def batch(made: list[dict]) -> TensorDict:
         [row[:n] for row, n in zip(advantages, lengths, strict=True)], layout=torch.jagged
     )
     data["old_log_probs"] = data["rollout_log_probs"]
+    data["ref_log_prob"] = data["rollout_log_probs"] * 1.1
     return data
 
 
@@ -82,7 +83,6 @@ def main(model: str) -> None:
             overrides=[
                 f"actor_rollout_ref.model.path={model}",
                 "actor_rollout_ref.actor.optim.lr=0.0",
-                "actor_rollout_ref.actor.use_kl_loss=False",
                 f"trainer.n_gpus_per_node={os.environ['WORLD_SIZE']}",
             ],
         )

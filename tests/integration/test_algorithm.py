@@ -108,8 +108,10 @@ def test_eos_ids_come_from_tokenizer_and_generation_config():
 
 
 def test_nothing_of_the_cpu_platform_is_loaded_on_a_gpu_machine():
-    code = "import sys, verl\nprint([m for m in sys.modules if m.startswith('recipe.spo.compat')])\n"
+    code = "import sys, verl\nfrom verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY as known\n"
+    code += "print('loaded:', 'spo' in known)\nprint([m for m in sys.modules if m.startswith('recipe.spo.compat')])\n"
     code += "from verl.plugin.platform import PlatformRegistry; print(PlatformRegistry.get('cpu'))"
     environment = {"VERL_PLATFORM": "nvidia", "PATH": "/usr/bin:/bin"}
     out = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment, timeout=120)
+    assert "loaded: True" in out
     assert "platform_cpu" not in out and "verl_cpu" not in out and out.strip().endswith("None")

@@ -60,7 +60,7 @@ def test_a_model_without_tokenizer(tmp_path, arithmetic):
 def test_a_missing_column(tmp_path):
     pd.DataFrame([{"question": "?", "answer": "1"}]).to_parquet(tmp_path / "rows.parquet")
     done, _ = main_spo(tmp_path, f"data.train_files={tmp_path / 'rows.parquet'}")
-    assert_refused(done, "lacks column data_source, prompt, reward_model")
+    assert_refused(done, "lacks column prompt, data_source, reward_model")
 
 
 def test_another_verl(tmp_path):

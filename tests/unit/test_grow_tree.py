@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from recipe.spo.rollout.sampler import Sampler, SamplingError, request_seed
+from recipe.spo.rollout.sampler import Sampler, SamplingError, derived_seed
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.settings import TreeSettings
 from recipe.spo.tree import walk
@@ -114,7 +114,7 @@ def test_deterministic_seeds_differ_between_siblings_and_repeat():
     seeds = sorted(request.params["seed"] for request in first.requests)
     assert len(set(seeds)) == len(seeds)
     assert seeds == sorted(request.params["seed"] for request in second.requests)
-    assert request_seed(5, (0, 1)) != request_seed(6, (0, 1))
+    assert derived_seed(5, (0, 1)) != derived_seed(6, (0, 1))
 
 
 def test_cache_and_weight_version_are_accounted():

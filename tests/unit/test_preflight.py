@@ -51,11 +51,18 @@ def config(tmp_path, model):
     data = parquet(tmp_path / "data.parquet", [question()] * 4)
     return OmegaConf.create(
         {
-            "algorithm": {"adv_estimator": "spo", "filter_groups": {"enable": False}, "spo": DEFAULTS},
+            "algorithm": {
+                "adv_estimator": "spo",
+                "use_kl_in_reward": False,
+                "filter_groups": {"enable": False},
+                "spo": DEFAULTS,
+            },
+            "trainer": {"total_epochs": 2, "total_training_steps": None, "v1": {"trainer_mode": "spo_sync"}},
             "data": {
                 "train_files": data,
                 "val_files": [data],
                 "train_batch_size": 4,
+                "train_max_samples": -1,
                 "max_prompt_length": 16,
                 "max_response_length": 100,
                 "prompt_key": "prompt",
@@ -66,6 +73,7 @@ def config(tmp_path, model):
                 "actor": {"use_dynamic_bsz": True, "loss_agg_mode": "token-mean", "ppo_max_token_len_per_gpu": 1024},
                 "rollout": {
                     "n": 1,
+                    "temperature": 1.0,
                     "calculate_log_probs": True,
                     "max_model_len": None,
                     "full_determinism": False,
@@ -91,6 +99,11 @@ WRONG = {
     "max_model_len=100 is shorter": {"actor_rollout_ref.rollout.max_model_len": 100},
     "full_determinism is on": {"actor_rollout_ref.rollout.full_determinism": True},
     "deterministic needs": {"algorithm.spo.deterministic": True},
+    "use_kl_in_reward is on": {"algorithm.use_kl_in_reward": True},
+    "trainer_mode is 'sync'": {"trainer.v1.trainer_mode": "sync"},
+    "temperature is 0": {"actor_rollout_ref.rollout.temperature": 0.0},
+    "total_training_steps=3 cannot be reached": {"trainer.total_training_steps": 3},
+    "holds 3 prompts, fewer than": {"data.train_max_samples": 3},
     "holds 4 prompts, fewer than data.train_batch_size=5": {"data.train_batch_size": 5},
     "nothing.parquet does not exist": {"data.train_files": "nothing.parquet"},
     "data.val_files is empty": {"data.val_files": []},
@@ -112,10 +125,13 @@ def test_wrong_settings_are_refused_by_name(config, message):
 def test_data_files_name_the_missing_column_and_the_empty_file(tmp_path):
     path = tmp_path / "rows.parquet"
     pd.DataFrame([{"question": "?", "answer": "1"}]).to_parquet(path)
-    with pytest.raises(PreflightError, match="lacks column data_source, prompt, reward_model; it has question, answer"):
+    with pytest.raises(PreflightError, match="lacks column prompt, data_source, reward_model; it has question, answer"):
         check_data_files("data.train_files", str(path))
     with pytest.raises(PreflightError, match="holds no rows"):
         check_data_files("data.train_files", parquet(tmp_path / "empty.parquet", []))
+    pd.DataFrame([{**question(), "reward_model": {"style": "rule"}}]).to_parquet(path)
+    with pytest.raises(PreflightError, match="reward_model lacks ground_truth"):
+        check_data_files("data.train_files", str(path))
     (tmp_path / "broken.parquet").write_bytes(b"not parquet")
     with pytest.raises(PreflightError, match="cannot be read as parquet"):
         check_data_files("data.train_files", str(tmp_path / "broken.parquet"))

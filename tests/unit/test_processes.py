@@ -42,7 +42,7 @@ from multiprocessing import shared_memory, resource_tracker
 from recipe.spo.compat.processes import owned_run
 with owned_run():
     child = subprocess.Popen({SLEEP!r}, start_new_session=True)
-    segment = shared_memory.SharedMemory(create=True, size=64)
+    segment = shared_memory.SharedMemory("verl_weights_test", create=True, size=64)
     resource_tracker.unregister(segment._name, "shared_memory")
     segment.close()
     print(child.pid, segment.name, flush=True)

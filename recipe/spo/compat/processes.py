@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -55,25 +55,27 @@ def _shm_segments() -> set[Path]:
     return {path for pattern in _SHM_PATTERNS for path in _SHM_FOLDER.glob(pattern)}
 
 
-def _mapped_files() -> set[str]:
+def _mapped_files(processes: Iterable[psutil.Process]) -> set[str]:
     mapped: set[str] = set()
-    for process in psutil.process_iter():
+    for process in processes:
         with contextlib.suppress(psutil.Error, OSError):
             mapped.update(m.path for m in process.memory_maps(grouped=True))
     return mapped
 
 
-def remove_shm_segments(before: set[Path]) -> int:
-    """Remove segments of this user that appeared since `before` and that no process has mapped."""
-    new = {p for p in _shm_segments() - before if p.stat().st_uid == os.getuid()}
-    if not new:
-        return 0
-    mapped = _mapped_files()
+def remove_shm_segments(before: set[Path], mapped_by_run: set[str]) -> int:
+    """Remove segments that appeared since `before`, that are the run's own, and that nobody has mapped.
+
+    The run's own are those that its processes had mapped, and verl's weight buckets.
+    """
+    own = {p for p in _shm_segments() - before if str(p) in mapped_by_run or p.name.startswith("verl_weights_")}
+    mapped = _mapped_files(psutil.process_iter()) if own else set()
     removed = 0
-    for path in new:
-        if str(path) not in mapped:
-            path.unlink(missing_ok=True)
-            removed += 1
+    for path in own:
+        with contextlib.suppress(OSError):  # somebody else may remove it at the same time
+            if str(path) not in mapped and path.stat().st_uid == os.getuid():
+                path.unlink()
+                removed += 1
     return removed
 
 
@@ -102,9 +104,10 @@ def owned_run() -> Iterator[str]:
             signal.signal(number, signal.SIG_IGN)
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if handlers else None
         try:
+            mapped = _mapped_files(processes_of_run(run_id))
             _shut_ray_down()
             end_processes(run_id)
-            remove_shm_segments(segments)
+            remove_shm_segments(segments, mapped)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

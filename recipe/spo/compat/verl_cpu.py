@@ -21,7 +21,7 @@ def prepare_environment() -> None:
         "VERL_ENGINE_DEVICE": "cuda",
         # Sampling and training take turns, so each may use every core, but many processes share
         # them: threads that spin while they wait would be ten times slower than one.
-        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "OMP_WAIT_POLICY": "PASSIVE",
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -18,6 +18,8 @@ from recipe.spo.metrics import step_metrics
 
 logger = logging.getLogger(__name__)
 
+#: Seconds of waiting between two words about it.
+WORD_EVERY = 60.0
 #: Tag of a prompt's key: the counts of its tree.
 COUNTS_TAG = "spo_counts"
 #: Tag of a prompt's key: why its rollout failed.
@@ -84,7 +86,8 @@ class RolloutQueue(ReplayBuffer):
         counts = [prompts[key][COUNTS_TAG] for key in chosen if COUNTS_TAG in prompts[key]]
         metrics = step_metrics(counts, failed_prompts=len(errors))
 
-        rows = {key: tag for key, tag in tags.items() if key.split("_")[0] in set(chosen) and key not in prompts}
+        uids = set(chosen)
+        rows = {key: tag for key, tag in tags.items() if key.split("_")[0] in uids and key not in prompts}
         if not rows:
             prompts_meta = KVBatchMeta(partition_id=partition_id, keys=chosen, tags=[prompts[key] for key in chosen])
             raise NoTrainableRows(prompts_meta, metrics)
@@ -92,9 +95,13 @@ class RolloutQueue(ReplayBuffer):
         return KVBatchMeta(partition_id=partition_id, keys=list(rows), tags=list(rows.values())), metrics
 
     def _wait_for_prompts(self, batch_size: int) -> dict[str, dict[str, Any]]:
+        last_word = time.monotonic()
         while True:
             tags = (tq.kv_list("train") or {}).get("train", {})
             done = sum(1 for tag in tags.values() if tag.get("status") in ("finished", "failure"))
             if done >= batch_size:
                 return tags
+            if time.monotonic() - last_word > WORD_EVERY:
+                last_word = time.monotonic()
+                logger.warning("waiting for rollouts: %d of %d prompts are done", done, batch_size)
             time.sleep(self.poll_interval)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from recipe.spo.tree import Node
@@ -26,7 +26,7 @@ class Sampler:
     one server and share its prefix cache.
 
     Attributes:
-        client: verl's client of the rollout servers.
+        client: the tree's client.
         request_id: the tree's id.
         sampling_params: temperature, top_p, top_k and so on, for every segment alike.
         eos_ids: token ids that end a response.
@@ -46,7 +46,7 @@ class Sampler:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     min_global_steps: int | None = None
-    max_global_steps: int | None = field(default=None)
+    max_global_steps: int | None = None
 
     async def sample(self, context_ids: Sequence[int], max_tokens: int, path: tuple[int, ...]) -> Node:
         """Sample one segment.
@@ -64,7 +64,7 @@ class Sampler:
         """
         params = {**self.sampling_params, "max_tokens": max_tokens, "logprobs": True}
         if self.seed is not None:
-            params["seed"] = request_seed(self.seed, path)
+            params["seed"] = derived_seed(self.seed, path)
         output = await self.client.generate(self.request_id, prompt_ids=list(context_ids), sampling_params=params)
         token_ids = [int(token) for token in output.token_ids]
         if output.stop_reason == "aborted" or not token_ids:
@@ -86,7 +86,7 @@ class Sampler:
             self.max_global_steps = step if self.max_global_steps is None else max(self.max_global_steps, step)
 
 
-def request_seed(seed: int, path: tuple[int, ...]) -> int:
-    """A 31-bit seed for one segment, different for each path of a tree."""
-    digest = hashlib.sha256(f"{seed}/{'.'.join(map(str, path))}".encode()).digest()
+def derived_seed(*parts: object) -> int:
+    """A 31-bit seed that depends on all of its parts and is the same in every process."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

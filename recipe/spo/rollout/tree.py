@@ -27,7 +27,7 @@ async def grow_tree(sampler: Sampler, prompt_ids: Sequence[int], shape: TreeSett
         The root, without rewards and values.
 
     Raises:
-        SamplingError: a segment could not be sampled; the tree's other requests are cancelled.
+        SamplingError: a segment could not be sampled; the tree's other segments are given up.
     """
     root = Node()
 

@@ -28,7 +28,7 @@ from recipe.spo.compat.llm_client import TreeClient
 from recipe.spo.dump import Dump
 from recipe.spo.metrics import tree_counts
 from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG
-from recipe.spo.rollout.sampler import Sampler
+from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.rows import Row, select_rows
 from recipe.spo.settings import parse_settings
@@ -53,7 +53,12 @@ class SPOAgentLoopWorker(AgentLoopWorkerBase):
             mm_processor_kwargs=self.mm_processor_kwargs,
             processor=self.processor,
         )
-        self.eos_ids = eos_token_ids(self.tokenizer, self.model_config.generation_config)
+        # With ignore_eos (benchmarks) the engine samples EOS like any token and goes on.
+        self.eos_ids = (
+            frozenset()
+            if self.rollout_config.ignore_eos
+            else eos_token_ids(self.tokenizer, self.model_config.generation_config)
+        )
         self.dump = Dump(self.settings.dump_dir) if self.settings.dump_dir else None
 
     async def _run_agent_loop(
@@ -120,8 +125,7 @@ class SPOAgentLoopWorker(AgentLoopWorkerBase):
     def _tree_seed(self, prompt: Mapping[str, Any]) -> int | None:
         if not self.settings.deterministic:
             return None
-        # Python's hash() of numbers is not salted, and so the same in every process.
-        return abs(hash((int(self.rollout_config.seed), int(prompt["global_steps"]), int(prompt["index"]))))
+        return derived_seed(self.rollout_config.seed, prompt["global_steps"], prompt["raw_prompt"])
 
     async def _grade(self, root: Node, prompt_ids: list[int], prompt: dict[str, Any]) -> None:
         """Grade all leaves at once in verl's reward workers; equal responses are graded once.

@@ -23,7 +23,7 @@ VERSION = 1
 RECORD = "tiny_policy.json"
 MAX_PIECES = 512
 GRADED_PROBLEMS = 200
-USEFUL_ACCURACY = (0.03, 0.5)
+USEFUL_ACCURACY = (0.05, 0.4)
 
 HELP = {
     "steps": "most optimiser steps",
