@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,8 @@ pytestmark = pytest.mark.e2e
 STEPS, QUESTIONS, OPTIMIZER_STEPS = 3, 12, 4
 
 
-def train(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [
+def command_of(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> list[str]:
+    return [
         *(sys.executable, "-m", "recipe.spo.main_spo"),
         f"data.train_files={arithmetic / 'train.parquet'}",
         f"data.val_files={arithmetic / 'validation.parquet'}",
@@ -41,10 +43,22 @@ def train(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> subproc
         "trainer.logger=[console,file]",
         *overrides,
     ]
+
+
+def environment_of(out: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl"),
+        "SPO_OUTPUT_DIR": str(out),
+        "SPO_TEST_MARK": str(out),
+    }
+
+
+def train(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
+        command_of(arithmetic, policy, out, *overrides),
         cwd=REPOSITORY,
-        env={**os.environ, "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl"), "SPO_OUTPUT_DIR": str(out)},
+        env=environment_of(out),
         capture_output=True,
         text=True,
         timeout=900,
@@ -133,13 +147,45 @@ def test_the_check_finds_a_changed_row(run, tmp_path):
             check_dump(folder, 0.9, frozenset({1}))
 
 
-def test_nothing_is_left_behind(run):
+def left_behind(mark: str) -> list[str]:
+    """Command lines of processes that a run with this mark in its environment has left."""
     import psutil
 
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SPO_TEST_MARK") == mark:
+                left.append(" ".join(process.cmdline()) or process.name())
+        except (psutil.Error, OSError):
+            continue
+    return left
+
+
+def weight_buckets() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("verl_weights_*")}
+
+
+def test_nothing_is_left_behind(run):
     out, _, _ = run
-    cmdlines = {p.pid: " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])}
-    left = [pid for pid, line in cmdlines.items() if str(out) in line or line.startswith("VLLM::")]
-    assert left == []
+    assert left_behind(str(out)) == []
+
+
+def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
+    buckets = weight_buckets()
+    command = command_of(arithmetic, policy, tmp_path, "trainer.total_training_steps=100")
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment_of(tmp_path), stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 600
+        while not read_records(tmp_path / "metrics.jsonl"):  # the first validation: everything is up
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        assert len(left_behind(str(tmp_path))) > 5  # the search does find a run that is alive
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(timeout=120) != 0
+    assert left_behind(str(tmp_path)) == []
+    assert weight_buckets() <= buckets
 
 
 def test_a_step_without_any_row_is_counted_and_goes_on(arithmetic, policy, tmp_path):
