@@ -54,13 +54,16 @@ def edges(
         yield from edges(child, child_path, (*prefix, *child["token_ids"]))
 
 
-def check_dump(folder: Path, mask_threshold: float | None, eos_ids: frozenset[int]) -> DumpReport:
+def check_dump(
+    folder: Path, mask_threshold: float | None, eos_ids: frozenset[int], unfinished_reward: float = 0.0
+) -> DumpReport:
     """Compare rows with trees.
 
     Args:
         folder: `algorithm.spo.dump_dir` of a run.
         mask_threshold: `algorithm.spo.mask_threshold` of that run.
         eos_ids: token ids that end a response.
+        unfinished_reward: `algorithm.spo.unfinished_reward` of that run.
 
     Raises:
         DumpMismatch: naming the row or segment and the field.
@@ -72,7 +75,7 @@ def check_dump(folder: Path, mask_threshold: float | None, eos_ids: frozenset[in
         for path, prefix, node, advantage in edges(tree["root"]):
             report.segments += 1
             where = f"segment {path} of prompt {tree['index']} in step {tree['step']}"
-            _check_ending(where, node, eos_ids)
+            _check_ending(where, node, eos_ids, unfinished_reward)
             report.finished_leaves += node["finished"]
             mask = [int(mask_threshold is None or math.exp(p) < mask_threshold) for p in node["log_probs"]]
             if abs(advantage) > 1e-9 and any(mask):
@@ -113,7 +116,7 @@ def _check_row(
     report.trained_tokens += sum(mask)
 
 
-def _check_ending(where: str, node: dict, eos_ids: frozenset[int]) -> None:
+def _check_ending(where: str, node: dict, eos_ids: frozenset[int], unfinished_reward: float) -> None:
     ids = node["token_ids"]
     if len(ids) != len(node["log_probs"]):
         raise DumpMismatch(f"{where}: {len(ids)} tokens and {len(node['log_probs'])} log-probabilities")
@@ -123,7 +126,7 @@ def _check_ending(where: str, node: dict, eos_ids: frozenset[int]) -> None:
         raise DumpMismatch(f"{where}: ends with EOS but counts as unfinished")
     if node["finished"] and node["children"]:
         raise DumpMismatch(f"{where}: finished, and has children")
-    if not node["finished"] and not node["children"] and node["reward"] != 0.0:
+    if not node["finished"] and not node["children"] and node["reward"] != unfinished_reward:
         raise DumpMismatch(f"{where}: unfinished, but earned {node['reward']}")
 
 
@@ -140,12 +143,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path, help="algorithm.spo.dump_dir of the run")
     parser.add_argument("--mask-threshold", type=float, default=0.9, help="of the run (default: %(default)s)")
+    parser.add_argument("--no-mask", action="store_true", help="the run had mask_threshold=null")
+    parser.add_argument("--unfinished-reward", type=float, default=0.0, help="of the run (default: %(default)s)")
     parser.add_argument("--eos", type=int, nargs="+", required=True, help="token ids that end a response")
     arguments = parser.parse_args()
     if not any(arguments.folder.glob(f"{TREES}-*.jsonl")):
         sys.exit(f"error: {arguments.folder} holds no dumped trees; run with algorithm.spo.dump_dir={arguments.folder}")
     try:
-        report = check_dump(arguments.folder, arguments.mask_threshold, frozenset(arguments.eos))
+        report = check_dump(
+            arguments.folder,
+            None if arguments.no_mask else arguments.mask_threshold,
+            frozenset(arguments.eos),
+            arguments.unfinished_reward,
+        )
     except DumpMismatch as mismatch:
         sys.exit(f"error: {mismatch}")
     print(json.dumps(asdict(report), indent=2))
