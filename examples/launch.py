@@ -62,9 +62,9 @@ def train(
             task = bar.add_task("starting verl, Ray and vLLM", total=steps, note="(about a minute)")
             while process.poll() is None:
                 run = curves(read_records(metrics))
-                if run.accuracy:
-                    latest = run.accuracy[max(run.accuracy)]
-                    note = f"greedy accuracy {latest:.1%} after step {max(run.accuracy)}"
+                if run.accuracy or run.steps:
+                    last = max(run.accuracy, default=None)
+                    note = "" if last is None else f"greedy accuracy {run.accuracy[last]:.1%} after step {last}"
                     bar.update(task, description="training", completed=run.steps, note=note)
                 peak = max(peak, _resident_gib(process.pid))
                 time.sleep(3.0)  # adding up the memory of a dozen processes takes a while
