@@ -165,6 +165,7 @@ class Engine:
     async def _expand(self, context: list[int], depth: int) -> int:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
 
         last = depth == len(BRANCH_FACTORS) - 1
         params = SamplingParams(
@@ -173,6 +174,7 @@ class Engine:
             temperature=1.0,
             ignore_eos=True,
             logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,  # all n at once; streaming costs host time
         )
         final = None
         async for output in self.engine.generate(TokensPrompt(prompt_token_ids=context), params, uuid.uuid4().hex):
