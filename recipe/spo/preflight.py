@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from recipe.spo.settings import SPOSettings, parse_settings, unknown_key
+from recipe.spo.settings import SPOSettings, settings_of, unknown_key
 
 REQUIRED_COLUMNS = ("data_source", "reward_model")
 
@@ -34,10 +34,7 @@ def check_run(config: DictConfig) -> SPOSettings:
     Raises:
         PreflightError, SettingsError: the first problem found.
     """
-    node = config.algorithm.get("spo")
-    settings = parse_settings(
-        None if node is None else OmegaConf.to_container(node, resolve=True), int(config.data.max_response_length)
-    )
+    settings = settings_of(config, int(config.data.max_response_length))
     check_verl_settings(config, settings)
     for key in ("train_files", "val_files"):
         check_data_files(f"data.{key}", config.data[key], config.data.prompt_key)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 
 class SettingsError(ValueError):
     """A setting that cannot work; the message names the key and the remedy."""
@@ -71,6 +73,13 @@ class SPOSettings:
 
 
 METHODS = ("tree",)
+
+
+def settings_of(config: DictConfig, response_length: int) -> SPOSettings:
+    """Read and check `algorithm.spo` of a whole configuration; see `parse_settings`."""
+    node = config.algorithm.get("spo")
+    plain = None if node is None else OmegaConf.to_container(node, resolve=True)
+    return parse_settings(plain, response_length)
 
 
 def parse_settings(node: Mapping[str, Any] | None, response_length: int) -> SPOSettings:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -19,7 +19,7 @@ from recipe.spo.algorithm import row_advantages
 from recipe.spo.batching import optimizer_step_order
 from recipe.spo.dump import Dump
 from recipe.spo.rollout.queue import NoTrainableRows
-from recipe.spo.settings import parse_settings
+from recipe.spo.settings import settings_of
 
 
 @register_trainer("spo_sync")
@@ -31,8 +31,7 @@ class SPOTrainer(PPOTrainerSync):
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
-        node = OmegaConf.to_container(config.algorithm.spo, resolve=True)
-        self.spo = parse_settings(node, int(config.data.max_response_length))
+        self.spo = settings_of(config, int(config.data.max_response_length))
         self.dump = Dump(self.spo.dump_dir) if self.spo.dump_dir else None
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:

@@ -1,7 +1,6 @@
 """verl's task runner with SPO's trainer registered in its process.
 
-verl 0.9.1 publishes `TaskRunnerV1` as a Ray actor class only, which Ray refuses to subclass.
-Needless when: verl decorates the class where it creates the actor, or takes a trainer by its name.
+Needless when: verl takes a trainer by its qualified name.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ def spo_task_runner() -> Any:
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1
 
-    base: type = TaskRunnerV1.__ray_metadata__.modified_class.__ray_actor_class__
+    from recipe.spo.compat.ray_actors import plain_class
 
-    class SPOTaskRunner(base):
+    class SPOTaskRunner(plain_class(TaskRunnerV1)):
         def __init__(self) -> None:  # Ray pickles subclasses right only if they define one
             super().__init__()
 

@@ -16,36 +16,34 @@ from typing import Any
 import ray
 import torch
 import transfer_queue as tq
-from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
-from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from recipe.spo.advantage import tree_segments
-from recipe.spo.compat.agent_loop import AgentLoopWorkerBase
 from recipe.spo.compat.llm_client import TreeClient
+from recipe.spo.compat.ray_actors import plain_class
 from recipe.spo.dump import Dump
 from recipe.spo.metrics import tree_counts
 from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG
 from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.rows import Row, select_rows
-from recipe.spo.settings import parse_settings
+from recipe.spo.settings import settings_of
 from recipe.spo.tree import Node, Visit, compute_values, walk
 
 #: Dataset columns that a row keeps; the rest would be copied to every worker with each row.
 KEPT_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
 
 
-class SPOAgentLoopWorker(AgentLoopWorkerBase):
+class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
     """verl's agent-loop worker, with trees for training prompts."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.response_length = int(self.rollout_config.response_length)
-        node = OmegaConf.to_container(self.config.algorithm.spo, resolve=True)
-        self.settings = parse_settings(node, self.response_length)
+        self.settings = settings_of(self.config, self.response_length)
         self.prompt_builder = create_continuous_token_builder(
             self.tokenizer,
             hf_model_type=self.hf_model_type,
