@@ -9,6 +9,7 @@ def register() -> None:
     """Entry point that vLLM loads in each of its processes; does nothing on a GPU machine."""
     if is_cpu_machine():
         keep_linear_weights()
+        wait_without_spinning()
 
 
 def keep_linear_weights() -> None:
@@ -25,3 +26,24 @@ def keep_linear_weights() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     layer_utils.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm
+
+
+def wait_without_spinning() -> None:
+    """Let vLLM's engine sleep while its worker computes, instead of asking again and again.
+
+    For: rate. The engine core reads its worker's answers in a busy loop, which on a few cores takes
+    one of them away from the worker's own threads. With no busy time it waits for the writer's
+    notification, which comes with each message.
+    Needless when: vLLM's CPU platform does not spin, or lets the busy time be set.
+    """
+    import functools
+
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    original = SpinCondition.__init__
+
+    @functools.wraps(original)
+    def __init__(self: SpinCondition, is_reader: bool, context: object, notify_address: str, **_: float) -> None:
+        original(self, is_reader, context, notify_address, busy_loop_s=0.0)
+
+    SpinCondition.__init__ = __init__
