@@ -1,7 +1,8 @@
-"""`make demo`: watch SPO-tree learn, through the real verl, Ray, FSDP2 and vLLM, on the CPU.
+"""`make demo`: watch SPO learn, through the real verl, Ray, FSDP2 and vLLM, on the CPU.
 
 Four stages: generate word problems, fit a tiny policy until it is right some of the time, train it
-with SPO-tree, show what it learned. Everything lands in one folder; a second run skips the first two.
+with SPO-tree or another method, show what it learned. Everything lands in one folder; a second run
+skips the first two.
 """
 
 from __future__ import annotations
@@ -19,28 +20,41 @@ from rich.table import Table
 from examples.launch import show_failure, train
 from recipe.spo.report import ReportError, curves, plot, read_records, summary
 
-SCRIPTS = {"tree": Path(__file__).with_name("run_tiny_arithmetic_spo_tree.sh")}
+SCRIPT = Path(__file__).with_name("run_tiny_arithmetic.sh")
+#: METHOD -> what it is called in titles.
+METHODS = {
+    "tree": "SPO-tree",
+    "chain": "SPO-chain",
+    "vineppo": "VinePPO",
+    "grpo": "GRPO",
+    "grpo-mask": "GRPO + mask",
+    "rloo": "RLOO",
+    "reinforce-pp": "REINFORCE++",
+    "ppo": "PPO",
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--method", choices=sorted(SCRIPTS), default="tree", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
+    parser.add_argument("--method", choices=list(METHODS), default="tree", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, help="default: outputs/demo, or outputs/demo-METHOD")
     parser.add_argument("--steps", type=int, default=45, help="training steps (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=256, help="unseen problems (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", help="verl's Hydra overrides, passed on")
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.validation < 1:
         parser.error("--steps and --validation must be at least 1")
-    console, out = Console(highlight=False), arguments.out
+    console, method, title = Console(highlight=False), arguments.method, METHODS[arguments.method]
+    out = arguments.out or Path("outputs/demo" if method == "tree" else f"outputs/demo-{method}")
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:
         data, policy = prepare(out, arguments.validation, console)
-        console.print(f"\n[bold]3. SPO-{arguments.method}[/bold] (full output: {out / 'train.log'})")
+        console.print(f"\n[bold]3. {title}[/bold] (full output: {out / 'train.log'})")
         outcome = train(
-            ["bash", str(SCRIPTS[arguments.method]), *arguments.overrides],
+            ["bash", str(SCRIPT), *arguments.overrides],
             {
+                "METHOD": method,
                 "DATA": str(data),
                 "MODEL": str(policy),
                 "OUT": str(out),
@@ -70,7 +84,7 @@ def main() -> int:
     result["peak_memory_gib"] = round(outcome.peak_memory_gib, 2)
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     plot(
-        run, arguments.validation, f"SPO-{arguments.method}, generated arithmetic, 0.8 M parameters", out / "curve.png"
+        run, arguments.validation, f"{title}, generated arithmetic, 0.8 M parameters", out / "curve.png"
     )
     show(result, out, console)
     return 0
@@ -102,8 +116,8 @@ def show(result: dict, out: Path, console: Console) -> None:
         f"greedy accuracy on {result['validation_size']} unseen problems": f"{before:.1%} → {after:.1%} "
         f"(± {result['accuracy_standard_error']:.1%})",
         "training steps": f"{result['steps']}",
-        "trees": f"{result['trees']:,}",
-        "segments sampled / trained": f"{result['segments']:,} / {result['rows']:,}",
+        "questions rolled out": f"{result['questions']:,}",
+        "segments sampled / rows trained": f"{result['segments']:,} / {result['rows']:,}",
         "tokens generated / trained": f"{result['generated_tokens']:,} / {result['trained_tokens']:,}",
         "time, preparation included": f"{result['seconds'] / 60:.1f} min",
         "peak memory": f"{result['peak_memory_gib']:.1f} GiB",

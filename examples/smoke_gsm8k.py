@@ -114,13 +114,13 @@ def check(model: Path, out: Path, console: Console, seconds: float) -> int:
     unknown = [tree["index"] for tree in read_dump(out / "dump", TREES) if tuple(tree["prompt_ids"]) not in rendered]
     totals = curves(read_records(out / "metrics.jsonl")).totals
     result = {**asdict(report), "prompts_off_template": len(unknown), "seconds": round(seconds, 1)}
-    result["failed_prompts"] = int(totals["failed_prompts"])
+    result["failed_questions"] = int(totals["failed_questions"])
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print(json.dumps(result, indent=2))
     problems = []
     if unknown:
         problems.append(f"prompts {unknown} are not what the chat template renders")
-    if report.trees != len(questions) or result["failed_prompts"]:
+    if report.trees != len(questions) or result["failed_questions"]:
         problems.append(f"{report.trees} trees for {len(questions)} questions")
     if report.rows == 0:
         problems.append("no question was ever solved, so no row was trained")

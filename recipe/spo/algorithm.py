@@ -1,6 +1,6 @@
-"""What SPO registers with verl's algorithm registries: the advantage estimator and the policy loss.
+"""What SPO registers with verl's algorithm registries: the advantage estimator and the policy losses.
 
-Both are thin. A segment's credit is known where its siblings are, in the rollout worker, and verl's
+All are thin. A segment's credit is known where its siblings are, in the rollout worker, and verl's
 estimator API sees neither the fields nor the keys of a row; so the worker writes the advantages into
 the row, and the trainer hands them over here for the length of one call.
 """
@@ -18,6 +18,9 @@ from verl.trainer.ppo.core_algos import (
     register_adv_est,
     register_policy_loss,
 )
+
+from recipe.spo.normalize import whiten
+from recipe.spo.published import published_policy_loss
 
 _row_advantages: contextvars.ContextVar[torch.Tensor | None] = contextvars.ContextVar(
     "spo_row_advantages", default=None
@@ -47,7 +50,8 @@ def compute_spo_advantage(
     Args:
         token_level_rewards: shape (rows, response length); only its shape and dtype are used.
         response_mask: 1 for trained tokens, shape (rows, response length).
-        config: verl's `algorithm` node; unused.
+        config: verl's `algorithm` node; with `spo.normalize: batch` in it, advantages are whitened
+            over all trained tokens of the batch.
 
     Returns:
         `(advantages, returns)`, both of shape (rows, response length) and zero outside the mask.
@@ -69,19 +73,57 @@ def compute_spo_advantage(
     width = response_mask.size(1)
     advantages = torch.nn.functional.pad(carried[:, :width], (0, max(0, width - carried.size(1))))
     advantages = advantages.to(token_level_rewards.dtype) * response_mask
+    if config is not None and config.spo.normalize == "batch":
+        advantages = whiten(advantages, response_mask)
     return advantages, advantages.clone()
 
 
 @register_policy_loss("spo")
-def compute_spo_policy_loss(*args: Any, config: Any, **kwargs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+def compute_spo_policy_loss(*, config: Any, loss_agg_mode: str, **kwargs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
     """Policy loss `spo`: verl's clipped loss (paper, eq. 8), defined for a step without trained tokens.
 
     Z, the number of trained tokens of the whole optimiser batch, is computed by verl's engine from
     `loss_mask`. An optimiser step can have none, when an iteration has fewer rows than steps; verl
     would divide by zero and log NaN. The dictionary is shared with the entropy and KL terms, which
-    verl normalises after this call.
+    verl normalises after this call, by `loss_agg_mode`; the policy loss is always a mean over tokens.
     """
     info = config.global_batch_info
     if info.get("batch_num_tokens") is not None:
         info["batch_num_tokens"] = max(info["batch_num_tokens"], 1)
-    return compute_policy_loss_vanilla(*args, config=config, **kwargs)
+    return compute_policy_loss_vanilla(config=config, loss_agg_mode="token-mean", **kwargs)
+
+
+@register_policy_loss("spo_whitened")
+def compute_whitened_policy_loss(
+    *, advantages: torch.Tensor, response_mask: torch.Tensor, **kwargs: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Policy loss `spo` on advantages that are whitened over each micro-batch (`normalize: micro_batch`)."""
+    whitened = whiten(advantages, response_mask)
+    return compute_spo_policy_loss(advantages=whitened, response_mask=response_mask, **kwargs)
+
+
+@register_policy_loss("spo_published")
+def compute_published_policy_loss(
+    *,
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    config: Any,
+    **_: Any,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The loss of the authors' code (`as_published_code`), see `recipe.spo.published`.
+
+    They average micro-batches of equal size; verl adds them up, so each weighs its share of the
+    optimiser batch's rows.
+    """
+    info = config.global_batch_info
+    loss, metrics = published_policy_loss(log_prob, old_log_prob, advantages, response_mask, config.clip_ratio)
+    return loss * len(log_prob) / info["global_batch_size"] * info["dp_size"], metrics
+
+
+def policy_loss_name(normalize: str, as_published_code: bool) -> str:
+    """Which of these losses the settings ask for."""
+    if as_published_code:
+        return "spo_published"
+    return "spo_whitened" if normalize == "micro_batch" else "spo"

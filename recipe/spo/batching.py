@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 
 def optimizer_step_order(
-    lengths: Sequence[int], is_padding: Sequence[bool], ranks: int, steps: int, seed: int
+    lengths: Sequence[int], is_padding: Sequence[bool], ranks: int, steps: int, seed: int, unit: int = 1
 ) -> list[int]:
     """Order a padded batch so that contiguous cutting gives even optimiser steps and even ranks.
 
@@ -28,22 +28,24 @@ def optimizer_step_order(
         lengths: tokens of each row, context included; n entries.
         is_padding: whether the row is synthetic padding; n entries.
         ranks: number of data-parallel ranks.
-        steps: K, optimiser steps an iteration; n must be a multiple of `ranks * steps`.
+        steps: K, optimiser steps an iteration; n must be a multiple of `ranks * steps * unit`.
         seed: seeds the assignment of rows to steps.
+        unit: rows of a micro-batch, where its size is fixed; the batch was padded to a multiple of
+            `ranks * steps * unit`.
 
     Returns:
         A permutation of `range(n)`.
 
     Raises:
-        ValueError: n is not a positive multiple of `ranks * steps`, or there are more padding rows
+        ValueError: n is not a positive multiple of `ranks * steps * unit`, or there are more padding rows
             than a batch padded to the next multiple can have.
     """
     n = len(lengths)
-    if n == 0 or n % (ranks * steps):
-        raise ValueError(f"{n} rows do not divide into {steps} optimiser steps on {ranks} ranks")
+    if n == 0 or n % (ranks * steps * unit):
+        raise ValueError(f"{n} rows do not divide into {steps} optimiser steps of {unit} rows on {ranks} ranks")
     padding = [i for i in range(n) if is_padding[i]]
-    if len(padding) >= ranks * steps:
-        raise ValueError(f"{len(padding)} padding rows where fewer than {ranks * steps} are enough")
+    if len(padding) >= ranks * steps * unit:
+        raise ValueError(f"{len(padding)} padding rows where fewer than {ranks * steps * unit} are enough")
     real = [i for i in range(n) if not is_padding[i]]
     random.Random(seed).shuffle(real)
 

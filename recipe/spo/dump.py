@@ -1,7 +1,7 @@
 """What a run sampled and what it trained, as JSON lines: for tests, debugging and viewers.
 
-Two kinds of record, switched on by `algorithm.spo.dump_dir`: trees, one line a prompt, written by the
-rollout workers, and rows, one line a trained row as the trainer read it back just before the update.
+Switched on by `algorithm.spo.dump_dir`: trees or chains, one line a question, written by the rollout
+workers, and rows, one line a trained row as the trainer read it back just before the update.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recipe.spo.chain import ChainRollout
 from recipe.spo.tree import Node
 
-TREES, ROWS = "trees", "rows"
+TREES, CHAINS, ROWS = "trees", "chains", "rows"
 
 
 class Dump:
@@ -27,16 +28,18 @@ class Dump:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def write_tree(self, prompt: Mapping[str, Any], prompt_ids: Sequence[int], root: Node) -> None:
-        """Append one tree, with its values and rewards."""
+    def write_rollout(self, prompt: Mapping[str, Any], prompt_ids: Sequence[int], rollout: Node | ChainRollout) -> None:
+        """Append one question's tree or chain, with its rewards."""
         record = {
             "uid": prompt["uid"],
             "step": int(prompt["global_steps"]),
             "index": str(prompt["index"]),
             "prompt_ids": list(prompt_ids),
-            "root": node_record(root),
         }
-        self._append(TREES, [record])
+        if isinstance(rollout, ChainRollout):
+            self._append(CHAINS, [{**record, **chain_record(rollout)}])
+        else:
+            self._append(TREES, [{**record, "root": node_record(rollout)}])
 
     def write_rows(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Append rows as the trainer sees them."""
@@ -59,8 +62,31 @@ def node_record(node: Node) -> dict[str, Any]:
     }
 
 
+def chain_record(rollout: ChainRollout) -> dict[str, Any]:
+    """Responses with their cuts, and the continuations of every state, as plain values."""
+    return {
+        "trajectories": [{"response": node_record(t.response), "cuts": t.cuts} for t in rollout.trajectories],
+        "continuations": [
+            {"state": list(state), "samples": [node_record(sample) for sample in samples]}
+            for state, samples in rollout.continuations.items()
+        ],
+    }
+
+
+def node_of(record: Mapping[str, Any]) -> Node:
+    """A node as it was before `node_record`."""
+    return Node(
+        list(record["token_ids"]),
+        list(record["log_probs"]),
+        record["finished"],
+        [node_of(child) for child in record["children"]],
+        record["reward"],
+        record["value"],
+    )
+
+
 def read_dump(folder: str | os.PathLike[str], kind: str) -> Iterator[dict[str, Any]]:
-    """Read back all records of a kind, `TREES` or `ROWS`."""
+    """Read back all records of a kind: `TREES`, `CHAINS` or `ROWS`."""
     for path in sorted(Path(folder).glob(f"{kind}-*.jsonl")):
         with open(path, encoding="utf-8") as file:
             yield from map(json.loads, file)

@@ -14,7 +14,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.spo.compat.machine import PLATFORM_VARIABLE, is_cpu_machine, platform_name
 from recipe.spo.compat.versions import VersionError, check_verl_version
-from recipe.spo.settings import SettingsError, SPOSettings, TreeSettings
+from recipe.spo.settings import ChainSettings, GroupSettings, ReplaySettings, SettingsError, SPOSettings, TreeSettings
+
+NODES = {
+    "": SPOSettings,
+    ".tree": TreeSettings,
+    ".chain": ChainSettings,
+    ".group": GroupSettings,
+    ".replay": ReplaySettings,
+}
 
 
 def refuse(message: object) -> NoReturn:
@@ -31,10 +39,7 @@ def main() -> None:
         check_verl_version()
         check_override_names(
             sys.argv[1:],
-            {
-                "algorithm.spo": [f.name for f in fields(SPOSettings)],
-                "algorithm.spo.tree": [f.name for f in fields(TreeSettings)],
-            },
+            {f"algorithm.spo{node}": [f.name for f in fields(settings)] for node, settings in NODES.items()},
         )
     except (VersionError, SettingsError) as error:
         refuse(error)
@@ -88,6 +93,12 @@ def run(config: DictConfig) -> None:
         validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except (AssertionError, ValueError) as error:
         refuse(f"verl refuses the configuration: {error}")
+    if settings.normalize == "micro_batch":
+        from recipe.spo.algorithm import policy_loss_name
+
+        config.actor_rollout_ref.actor.policy_loss.loss_mode = policy_loss_name(
+            settings.normalize, settings.as_published_code
+        )
     with open_dict(config):  # what the driver found holds for every node of the run
         OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{PLATFORM_VARIABLE}", platform_name())
     print(describe(config, settings), flush=True)
@@ -97,19 +108,37 @@ def run(config: DictConfig) -> None:
 
 def describe(config: DictConfig, settings: SPOSettings) -> str:
     """What is about to happen, in a few lines."""
-    tree, data = settings.tree, config.data
-    shape = "-".join(map(str, tree.branch_factors))
-    lengths = ", ".join(map(str, tree.segment_lengths)) or "none"
-    return "\n".join(
-        (
-            f"SPO: method {settings.method} {shape}, segments of {lengths} tokens, then up to the end of "
-            f"{data.max_response_length}",
-            f"     {data.train_batch_size} questions a step, at most {tree.max_nodes} segments a question, "
-            f"{settings.optimizer_steps} optimiser steps, mask p < {settings.mask_threshold}",
-            f"     model {config.actor_rollout_ref.model.path}",
-            f"     data  {data.train_files}",
+    data, replay = config.data, settings.replay
+    credit = f"credit {settings.credit}" if settings.credit else "credit from the critic"
+    mask = "no mask" if settings.mask_threshold is None else f"mask p < {settings.mask_threshold}"
+    lines = [
+        f"SPO: {describe_rollout(config, settings)}, {credit}",
+        f"     {data.train_batch_size} questions a step, at most {settings.max_samples} rows a question, "
+        f"{settings.optimizer_steps} optimiser steps, {mask}",
+    ]
+    if replay.rows_per_step or replay.rows_per_question:
+        limits = {"a step": replay.rows_per_step, "a question": replay.rows_per_question}
+        at_most = " and ".join(f"{limit} {of}" for of, limit in limits.items() if limit)
+        lines.append(f"     trains at most {at_most}; rows left over wait {replay.max_age} steps")
+    lines += [f"     model {config.actor_rollout_ref.model.path}", f"     data  {data.train_files}"]
+    return "\n".join(lines)
+
+
+def describe_rollout(config: DictConfig, settings: SPOSettings) -> str:
+    """What is sampled for a question."""
+    end = f"up to the end of {config.data.max_response_length} tokens"
+    if settings.chain is not None:
+        chain = settings.chain
+        return (
+            f"chains, {chain.trajectories} responses {end}, cut by {chain.partition}, "
+            f"{chain.continuations} continuations from each cut"
         )
-    )
+    if settings.group is not None:
+        return f"{settings.group.responses} whole responses {end}"
+    tree = settings.tree_shape
+    lengths = ", ".join(map(str, tree.segment_lengths)) or "none"
+    partition = "" if tree.partition == "fixed_length" else f" or less ({tree.partition})"
+    return f"trees {'-'.join(map(str, tree.branch_factors))}, segments of {lengths} tokens{partition}, then {end}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a rollout tells about itself: counts a tree, and the `spo/*` metrics of a step.
+"""What a rollout tells about itself: counts a question, and the `spo/*` metrics of a step.
 
-A worker attaches the counts of its prompt to the prompt's tag, whether or not the prompt gave a
-row, so nothing that was dropped goes uncounted; the trainer sums them up.
+A worker attaches the counts of its question to the question's tag, whether or not it gave a row, so
+nothing that was dropped goes uncounted; the trainer sums them up.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -11,39 +11,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recipe.spo.chain import ChainRollout
 from recipe.spo.rows import Selection
 from recipe.spo.tree import Node, walk
 
+Counts = dict[str, float]
 
-def tree_counts(root: Node, selection: Selection) -> dict[str, float]:
-    """Plain sums over one tree, made to be added up over the trees of a step.
 
-    Args:
-        root: a tree with values.
-        selection: what `select_rows` made of it.
-
-    Returns:
-        Names to numbers; `nodes_1`, `nodes_2`, ... count the segments of each depth.
-    """
-    if root.value is None:
-        raise ValueError("the tree has no values: call compute_values first")
-    counts: dict[str, float] = {
-        "trees": 1,
+def selection_counts(selection: Selection) -> Counts:
+    """What became of a question's samples, as sums to be added up over the questions of a step."""
+    return {
+        "questions": 1,
+        "samples": len(selection.rows) + selection.zero_advantage + selection.all_masked,
         "rows": len(selection.rows),
         "dropped_zero_advantage": selection.zero_advantage,
         "dropped_all_masked": selection.all_masked,
-        "prompts_without_rows": int(not selection.rows),
+        "questions_without_rows": int(not selection.rows),
         "trained_tokens": sum(sum(row.response_mask) for row in selection.rows),
         "row_tokens": sum(len(row.response_ids) for row in selection.rows),
         "advantage_abs": sum(max(map(abs, row.advantages)) for row in selection.rows),
-        "root_value": root.value,
-        "generated_tokens": 0,
-        "segments": 0,
-        "leaves": 0,
-        "early_leaves": 0,
-        "unfinished_leaves": 0,
-        "leaf_reward": 0.0,
     }
+
+
+def tree_counts(root: Node) -> Counts:
+    """Sums over one tree; `nodes_1`, `nodes_2`, ... count the segments of each depth.
+
+    Args:
+        root: a tree with values.
+    """
+    if root.value is None:
+        raise ValueError("the tree has no values: call compute_values first")
+    counts: Counts = {"root_value": root.value, **_no_endings(), "generated_tokens": 0, "segments": 0}
     visits = list(walk(root))
     depth = max(visit.depth for visit in visits)
     for visit in visits[1:]:
@@ -51,50 +49,90 @@ def tree_counts(root: Node, selection: Selection) -> dict[str, float]:
         counts[f"nodes_{visit.depth}"] = counts.get(f"nodes_{visit.depth}", 0) + 1
         counts["generated_tokens"] += len(visit.node.token_ids)
         if visit.node.is_leaf:
-            counts["leaves"] += 1
-            counts["leaf_reward"] += visit.node.reward or 0.0
-            counts["early_leaves"] += int(visit.node.finished and visit.depth < depth)
-            counts["unfinished_leaves"] += int(not visit.node.finished)
+            _count_ending(counts, visit.node, early=visit.depth < depth)
     return counts
 
 
-def step_metrics(counts: Sequence[Mapping[str, float]], failed_prompts: int) -> dict[str, Any]:
-    """Sum the counts of a step's trees and name them as the trackers show them.
+def chain_counts(rollout: ChainRollout) -> Counts:
+    """Sums over the responses of one question and the continuations of their cuts.
+
+    `leaves` are the responses; `cuts` are those of all responses, `states` the distinct ones, and
+    `continuations` the samples that value them.
 
     Args:
-        counts: one mapping a tree, from `tree_counts` (the worker adds `prompt_tokens`,
-            `cached_tokens` and `rollout_seconds`).
-        failed_prompts: prompts whose rollout raised; they have no counts.
+        rollout: a rollout with rewards.
+    """
+    responses = [trajectory.response for trajectory in rollout.trajectories]
+    samples = [sample for group in rollout.continuations.values() for sample in group]
+    counts: Counts = {
+        "root_value": sum(response.reward for response in responses) / len(responses),
+        **_no_endings(),
+        "generated_tokens": sum(len(node.token_ids) for node in responses + samples),
+        "segments": sum(len(trajectory.cuts) for trajectory in rollout.trajectories),
+        "states": len(rollout.continuations),
+        "continuations": len(samples),
+        "continuation_tokens": sum(len(sample.token_ids) for sample in samples),
+    }
+    for response in responses:
+        _count_ending(counts, response, early=False)
+    return counts
+
+
+def _no_endings() -> Counts:
+    return dict.fromkeys(("leaves", "early_leaves", "unfinished_leaves", "leaf_reward"), 0)
+
+
+def _count_ending(counts: Counts, node: Node, early: bool) -> None:
+    counts["leaves"] += 1
+    counts["leaf_reward"] += node.reward or 0.0
+    counts["early_leaves"] += int(node.finished and early)
+    counts["unfinished_leaves"] += int(not node.finished)
+
+
+#: Sums that are shown as they are, where a rollout has them.
+SHOWN = (
+    "rows",
+    "samples",
+    "segments",
+    "states",
+    "continuations",
+    "continuation_tokens",
+    "generated_tokens",
+    "trained_tokens",
+    "questions_without_rows",
+    "dropped_zero_advantage",
+    "dropped_all_masked",
+)
+
+
+def step_metrics(counts: Sequence[Mapping[str, float]], failed_questions: int) -> dict[str, Any]:
+    """Sum the counts of a step's questions and name them as the trackers show them.
+
+    Args:
+        counts: one mapping a question: `selection_counts`, `tree_counts` or `chain_counts`, and the
+            worker's `prompt_tokens`, `cached_tokens` and `rollout_seconds`.
+        failed_questions: questions whose rollout raised; they have no counts.
 
     Returns:
         Metrics under `spo/`. Shares are of the step as a whole, not means of shares.
     """
-    total: dict[str, float] = {}
+    total: Counts = {}
     for entry in counts:
         for name, number in entry.items():
             total[name] = total.get(name, 0) + number
-    metrics: dict[str, Any] = {"spo/failed_prompts": failed_prompts, "spo/trees": total.get("trees", 0)}
+    metrics: dict[str, Any] = {"spo/failed_questions": failed_questions, "spo/questions": total.get("questions", 0)}
     if not counts:
         return metrics
-    for name in (
-        "rows",
-        "segments",
-        "generated_tokens",
-        "trained_tokens",
-        "prompts_without_rows",
-        "dropped_zero_advantage",
-        "dropped_all_masked",
-    ):
-        metrics[f"spo/{name}"] = total[name]
-    metrics["spo/root_value"] = total["root_value"] / total["trees"]
+    metrics.update({f"spo/{name}": total[name] for name in SHOWN if name in total})
+    metrics["spo/root_value"] = total["root_value"] / total["questions"]
     metrics["spo/leaf_reward"] = total["leaf_reward"] / max(total["leaves"], 1)
     metrics["spo/early_leaf_share"] = total["early_leaves"] / max(total["leaves"], 1)
     metrics["spo/unfinished_leaf_share"] = total["unfinished_leaves"] / max(total["leaves"], 1)
-    metrics["spo/zero_advantage_share"] = total["dropped_zero_advantage"] / max(total["segments"], 1)
+    metrics["spo/zero_advantage_share"] = total["dropped_zero_advantage"] / max(total["samples"], 1)
     metrics["spo/trained_token_share"] = total["trained_tokens"] / max(total["row_tokens"], 1)
     metrics["spo/advantage_abs"] = total["advantage_abs"] / max(total["rows"], 1)
     metrics["spo/prefix_cache_hit_rate"] = total["cached_tokens"] / max(total["prompt_tokens"], 1)
-    metrics["spo/rollout_seconds_per_tree"] = total["rollout_seconds"] / total["trees"]
+    metrics["spo/rollout_seconds_per_question"] = total["rollout_seconds"] / total["questions"]
     for name in sorted(n for n in total if n.startswith("nodes_")):
         metrics[f"spo/nodes_at_depth_{name.removeprefix('nodes_')}"] = total[name]
     return metrics

@@ -13,9 +13,22 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from recipe.spo.settings import SPOSettings, settings_of, unknown_key
+from recipe.spo.reader import SettingsError, unknown_key
+from recipe.spo.settings import SPOSettings, settings_of
 
 REQUIRED_COLUMNS = ("data_source", "reward_model")
+#: config/method/NAME.yaml -> the node of `algorithm.spo` that shapes its rollouts.
+METHOD_SHAPES = {
+    "tree": "tree",
+    "chain": "chain",
+    "vineppo": "chain",
+    "equal_parts": "chain",
+    "grpo": "group",
+    "grpo_mask": "group",
+    "rloo": "group",
+    "reinforce_pp": "group",
+    "ppo": "group",
+}
 
 
 class PreflightError(ValueError):
@@ -84,22 +97,13 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
     rollout, actor, data = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor, config.data
     if rollout.n != 1:
         raise PreflightError(
-            f"actor_rollout_ref.rollout.n is {rollout.n}: it must be 1, SPO samples one tree a prompt; "
-            "set the number of siblings with algorithm.spo.tree.branch_factors"
+            f"actor_rollout_ref.rollout.n is {rollout.n}: it must be 1, a prompt's responses are sampled together; "
+            "set their number with algorithm.spo.tree.branch_factors, chain.trajectories or group.responses"
         )
-    if config.algorithm.adv_estimator != "spo":
-        raise PreflightError(f"algorithm.adv_estimator is {config.algorithm.adv_estimator!r}: it must be 'spo' here")
+    check_estimator(config, settings)
+    check_batching(actor, settings)
     if not rollout.calculate_log_probs:
         raise PreflightError("actor_rollout_ref.rollout.calculate_log_probs is off: the probability mask needs it")
-    if not actor.use_dynamic_bsz:
-        raise PreflightError(
-            "actor_rollout_ref.actor.use_dynamic_bsz is off: the number of rows varies, set it to True"
-        )
-    if actor.loss_agg_mode != "token-mean":
-        raise PreflightError(
-            f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}: use 'token-mean', "
-            "the others count padding rows"
-        )
     if config.algorithm.use_kl_in_reward:
         raise PreflightError(
             "algorithm.use_kl_in_reward is on: segment advantages are made of the task's reward alone; "
@@ -133,6 +137,56 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
         raise PreflightError(
             "algorithm.spo.deterministic needs actor_rollout_ref.rollout.enable_chunked_prefill=False: "
             "vLLM's CPU sampler cannot combine a seed on a request with chunked prefill"
+        )
+
+
+def check_estimator(config: DictConfig, settings: SPOSettings) -> None:
+    """Check that advantages come from where the method says.
+
+    Raises:
+        PreflightError: naming the key.
+    """
+    wanted, found = "gae" if settings.method == "ppo" else "spo", config.algorithm.adv_estimator
+    if found != wanted:
+        raise PreflightError(
+            f"algorithm.adv_estimator is {found!r}: it must be {wanted!r} for method {settings.method}; "
+            "choose a method with method=NAME, see --help"
+        )
+    if bool(config.critic.enable) != (settings.method == "ppo"):
+        raise PreflightError(
+            f"critic.enable is {config.critic.enable}: method {settings.method} "
+            + ("needs its critic, set it to True" if settings.method == "ppo" else "has no critic, set it to False")
+        )
+
+
+def check_batching(actor: DictConfig, settings: SPOSettings) -> None:
+    """Check how rows are cut into micro-batches and how their loss is added up.
+
+    Raises:
+        PreflightError: naming the key.
+    """
+    key = "actor_rollout_ref.actor"
+    if settings.as_published_code:
+        if actor.use_dynamic_bsz or not actor.ppo_micro_batch_size_per_gpu:
+            raise PreflightError(
+                f"algorithm.spo.as_published_code needs micro-batches of a fixed number of rows: set "
+                f"{key}.use_dynamic_bsz=False and {key}.ppo_micro_batch_size_per_gpu=8"
+            )
+        if actor.loss_agg_mode != "seq-mean-token-sum":
+            raise PreflightError(
+                f"{key}.loss_agg_mode is {actor.loss_agg_mode!r}: algorithm.spo.as_published_code sums the KL term "
+                "over each row, set it to 'seq-mean-token-sum'"
+            )
+    elif not actor.use_dynamic_bsz:
+        raise PreflightError(f"{key}.use_dynamic_bsz is off: the number of rows varies, set it to True")
+    if actor.loss_agg_mode not in ("token-mean", "seq-mean-token-sum"):
+        raise PreflightError(
+            f"{key}.loss_agg_mode is {actor.loss_agg_mode!r}: use 'token-mean' or 'seq-mean-token-sum'"
+        )
+    if actor.policy_loss.loss_mode != "spo" and settings.normalize == "micro_batch":
+        raise PreflightError(
+            f"{key}.policy_loss.loss_mode is {actor.policy_loss.loss_mode!r}: leave it at 'spo', "
+            "algorithm.spo.normalize=micro_batch is part of the loss"
         )
 
 
@@ -248,16 +302,27 @@ def check_prompt_lengths(key: str, data: DictConfig, files: Any, tokenizer: Any)
 
 
 def check_override_names(overrides: Iterable[str], known: Mapping[str, Sequence[str]]) -> None:
-    """Catch a misspelt `algorithm.spo` key on the command line before Hydra asks for a `+`.
+    """Catch what Hydra would answer with a call for a `+`: a misspelt key, a key of another method.
+
+    Args:
+        overrides: the command line.
+        known: the keys of `algorithm.spo` and of the nodes under it.
 
     Raises:
         SettingsError: naming the key, with the closest one that exists.
     """
-    for override in overrides:
-        name = override.lstrip("+~").split("=", 1)[0]
+    names = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
+    for name in names:
         where, _, leaf = name.rpartition(".")
         if where in known and leaf not in known[where]:
             raise unknown_key(where, leaf, known[where])
+    chosen = dict(override.split("=", 1) for override in overrides if "=" in override).get("method", "tree")
+    shape = METHOD_SHAPES.get(chosen)
+    for name in names:
+        other = name.removeprefix("algorithm.spo.").split(".")[0]
+        if name.startswith("algorithm.spo.") and shape and other in set(METHOD_SHAPES.values()) - {shape}:
+            fitting = ", ".join(f"method={method}" for method, node in METHOD_SHAPES.items() if node == other)
+            raise SettingsError(f"{name}: method={chosen} does not use algorithm.spo.{other}; {fitting} do")
 
 
 def _paths(files: Any) -> list[str]:

@@ -24,7 +24,7 @@ class Curves:
     Attributes:
         accuracy: validation accuracy (mean@n, the first data source) by step, step 0 included.
         root_value: mean reward of the responses sampled in a step, by step.
-        totals: sums over the run of `spo/generated_tokens`, `spo/trained_tokens`, `spo/trees`, ...
+        totals: sums over the run of `spo/generated_tokens`, `spo/trained_tokens`, `spo/questions`, ...
     """
 
     accuracy: dict[int, float]
@@ -36,7 +36,7 @@ class Curves:
         return max(self.root_value, default=0)
 
 
-SUMMED = ("trees", "segments", "rows", "generated_tokens", "trained_tokens", "skipped_updates", "failed_prompts")
+SUMMED = ("questions", "segments", "rows", "generated_tokens", "trained_tokens", "skipped_updates", "failed_questions")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

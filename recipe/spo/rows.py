@@ -1,13 +1,18 @@
-"""From segments to training rows: selection and the probability mask.
+"""From samples to training rows: selection and the probability mask.
 
 A row is (context ids, trained ids, per-token advantage, per-token mask). A segment of a tree is a
 row whose context is the prompt and the path that leads to it; its tokens are trained in this row
-and in no other, so a token shared by many leaves is trained once.
+and in no other, so a token shared by many leaves is trained once. A response of a chain is a row
+with several segments, a response of a group one with a single segment.
 
 Probability mask (paper, eq. 8 and section 4.3): only tokens that the policy found improbable when it
 sampled them, p(t) < rho, take part in the loss. Strict: a token with p exactly rho is left out.
 The authors take p from the trainer's forward pass at the start of the iteration; here it is the
-sampler's own probability, which is the same policy before any update of the iteration.
+sampler's own probability, which is the same policy before any update of the iteration
+(`mask_source: trainer` masks in the trainer, by theirs).
+
+Rows that cannot move the policy are left out by default; their tokens then do not count in the
+loss's normaliser Z either. The paper leaves them out for trees (A != 0) and keeps them for chains.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -18,7 +23,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from recipe.spo.advantage import Segment
+from recipe.spo.advantage import Sample
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,13 +31,13 @@ class Row:
     """One training sample; the per-token sequences all have the length of `response_ids`.
 
     Attributes:
-        path: which segment of the tree this is.
+        path: which segment of the tree this is, or which response.
         prompt_ids: context, that is the prompt and the response tokens before the segment.
         response_ids: the tokens that this row may train.
         response_mask: 1 for a trained token, 0 for one that the probability mask leaves out.
-        advantages: A of the segment on each trained token, 0 elsewhere.
+        advantages: A of its segment on each trained token, 0 elsewhere.
         log_probs: log-probability of each token when it was sampled.
-        score: value of the state after the segment (the reward, if the segment ends a response).
+        score: value of the state after the tokens (the reward, if the response ends there).
     """
 
     path: tuple[int, ...]
@@ -46,7 +51,7 @@ class Row:
 
 @dataclass(slots=True)
 class Selection:
-    """The rows that train, and the count of the segments that do not, by reason."""
+    """The rows that train, and the count of the samples that do not, by reason."""
 
     rows: list[Row]
     zero_advantage: int = 0
@@ -68,36 +73,41 @@ def probability_mask(log_probs: Sequence[float], threshold: float | None) -> lis
     return [int(math.exp(log_prob) < threshold) for log_prob in log_probs]
 
 
-def select_rows(prompt_ids: Sequence[int], segments: Iterable[Segment], mask_threshold: float | None) -> Selection:
-    """Turn segments into rows; leave out, and count, those that cannot move the policy.
+def select_rows(
+    prompt_ids: Sequence[int], samples: Iterable[Sample], mask_threshold: float | None, keep_all: bool = False
+) -> Selection:
+    """Turn samples into rows; leave out, and count, those that cannot move the policy.
 
     Args:
         prompt_ids: the prompt's token ids.
-        segments: segments of one prompt's tree.
+        samples: samples of one prompt.
         mask_threshold: rho of the probability mask, or `None` for no mask.
+        keep_all: keep rows without signal too, so that their tokens count in the normaliser Z.
 
     Returns:
-        The rows in the order of the segments, with the counts of what was left out: segments whose
-        advantage is zero, and segments of which the mask left no token.
+        The rows in the order of the samples, with the counts of what was left out: samples without
+        an advantage on any token that the mask lets train, and samples of which the mask left no
+        token at all.
     """
     selection = Selection(rows=[])
-    for segment in segments:
-        if segment.advantage == 0.0:
-            selection.zero_advantage += 1
-            continue
-        mask = probability_mask(segment.log_probs, mask_threshold)
-        if not any(mask):
-            selection.all_masked += 1
+    for sample in samples:
+        mask = probability_mask(sample.log_probs, mask_threshold)
+        advantages = [a * m for a, m in zip(sample.advantages, mask, strict=True)]
+        if not any(advantages) and not keep_all:
+            if any(sample.advantages) and not any(mask):
+                selection.all_masked += 1
+            else:
+                selection.zero_advantage += 1
             continue
         selection.rows.append(
             Row(
-                path=segment.path,
-                prompt_ids=[*prompt_ids, *segment.prefix_ids],
-                response_ids=list(segment.token_ids),
+                path=sample.path,
+                prompt_ids=[*prompt_ids, *sample.prefix_ids],
+                response_ids=list(sample.token_ids),
                 response_mask=mask,
-                advantages=[segment.advantage * m for m in mask],
-                log_probs=list(segment.log_probs),
-                score=segment.value,
+                advantages=advantages,
+                log_probs=list(sample.log_probs),
+                score=sample.score,
             )
         )
     return selection

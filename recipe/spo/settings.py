@@ -8,16 +8,22 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.spo.credit import UnknownRule, chain_rule, tree_rule
+from recipe.spo.reader import Reader, SettingsError, is_list, unknown_key, whole
 
-class SettingsError(ValueError):
-    """A setting that cannot work; the message names the key and the remedy."""
+__all__ = ["SettingsError", "unknown_key"]
+
+METHODS = ("tree", "chain", "group", "ppo")
+TREE_PARTITIONS = ("fixed_length", "low_probability", "lines")
+CHAIN_PARTITIONS = ("low_probability", "fixed_length", "equal_parts", "lines", "sentences")
+NORMALIZATIONS = ("none", "batch", "micro_batch")
+MASK_SOURCES = ("rollout", "trainer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +34,15 @@ class TreeSettings:
         branch_factors: children of a node at depth 0, 1, ...; its length is the tree's depth.
         segment_length: most tokens of a segment at every level but the last, which runs to the end
             of the response budget; one number, or one for each of those levels.
+        partition: what ends a segment before that: nothing (`fixed_length`), its
+            `cut_interval`-th improbable token (`low_probability`), or a line's end (`lines`).
+        cut_interval: improbable tokens a segment, for `low_probability`.
     """
 
     branch_factors: tuple[int, ...]
     segment_length: int | tuple[int, ...]
+    partition: str = "fixed_length"
+    cut_interval: int | None = None
 
     @property
     def depth(self) -> int:
@@ -60,19 +71,106 @@ class TreeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainSettings:
+    """SPO-chain: responses, where they are cut, and how often each cut is continued.
+
+    Attributes:
+        trajectories: responses a question, the rows that train.
+        continuations: K, fresh samples from each distinct cut, which give its value.
+        partition: where to cut; see `recipe.spo.partition`, or your own as `package.module:function`.
+        cut_interval: `low_probability`: every how many improbable tokens.
+        segment_length: `fixed_length`: tokens a segment.
+        parts: `equal_parts`: how many.
+        max_steps: `lines` and `sentences`: most steps, the last one runs to the end; null: all.
+    """
+
+    trajectories: int
+    continuations: int
+    partition: str
+    cut_interval: int | None = None
+    segment_length: int | None = None
+    parts: int | None = None
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """Whole responses, credited as one segment each (GRPO, RLOO) or token by token (PPO).
+
+    Attributes:
+        responses: a question.
+    """
+
+    responses: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """Which rows of the last steps a step trains.
+
+    Attributes:
+        rows_per_step: most rows a step trains; null: all there are.
+        rows_per_question: most rows of one question in one step; null: no limit.
+        max_age: steps that a left-over row may wait; 0: rows that do not train at once are dropped.
+    """
+
+    rows_per_step: int | None
+    rows_per_question: int | None
+    max_age: int
+
+
+@dataclass(frozen=True, slots=True)
 class SPOSettings:
     """`algorithm.spo`. See `config/spo_trainer.yaml` for what each key means."""
 
     method: str
-    tree: TreeSettings
+    tree: TreeSettings | None
+    chain: ChainSettings | None
+    group: GroupSettings | None
+    credit: str | None
+    shrinkage: float
+    normalize: str
+    cut_threshold: float
     mask_threshold: float | None
-    optimizer_steps: int
+    mask_source: str
+    keep_zero_advantage: bool
     unfinished_reward: float
+    optimizer_steps: int
+    replay: ReplaySettings
+    as_published_code: bool
     deterministic: bool
     dump_dir: str | None
 
+    @property
+    def tree_shape(self) -> TreeSettings:
+        """The tree to sample; a group is a tree of depth one.
 
-METHODS = ("tree",)
+        Raises:
+            ValueError: the method is a chain.
+        """
+        if self.group is not None:
+            return TreeSettings((self.group.responses,), ())
+        if self.tree is None:
+            raise ValueError(f"method {self.method} does not sample a tree")
+        return self.tree
+
+    @property
+    def rollout_mask_threshold(self) -> float | None:
+        """Threshold of the mask that rows are made with; `None` where the trainer masks, or nothing does.
+
+        PPO's advantages need whole responses, so its mask, if asked for, comes after them.
+        """
+        return None if self.mask_source == "trainer" or self.method == "ppo" else self.mask_threshold
+
+    @property
+    def trainer_masks(self) -> bool:
+        """Whether the trainer makes the mask."""
+        return self.mask_threshold is not None and self.rollout_mask_threshold is None
+
+    @property
+    def max_samples(self) -> int:
+        """Most rows that a question can give."""
+        return self.chain.trajectories if self.chain is not None else self.tree_shape.max_nodes
 
 
 def settings_of(config: DictConfig, response_length: int) -> SPOSettings:
@@ -90,57 +188,71 @@ def parse_settings(node: Mapping[str, Any] | None, response_length: int) -> SPOS
         response_length: `data.max_response_length`, in tokens.
 
     Raises:
-        SettingsError: a key is missing, unknown, of the wrong type or out of range.
+        SettingsError: a key is missing, unknown, of the wrong type or out of range, or would be
+            ignored.
     """
     if node is None:
         raise SettingsError(
             "algorithm.spo is missing: start from recipe/spo/config/spo_trainer.yaml (--config-name spo_trainer)"
         )
-    _check_keys("algorithm.spo", node, [f.name for f in fields(SPOSettings)])
-    method = node["method"]
-    if method not in METHODS:
-        raise SettingsError(f"algorithm.spo.method is {method!r}: choose one of {', '.join(METHODS)}")
+    read = Reader("algorithm.spo", node, [f.name for f in fields(SPOSettings)])
+    method = read.choice("method", METHODS)
+    shapes = {"tree": "tree", "chain": "chain", "group": "group", "ppo": "group"}
+    for name in ("tree", "chain", "group"):
+        if shapes[method] != name:
+            read.unused(name, f"method {method} does not use it (method={name} selects it)")
+    as_published = read.boolean("as_published_code")
+    normalize = read.choice("normalize", NORMALIZATIONS)
+    if as_published and normalize != "micro_batch":
+        raise read.wrong("normalize", "as_published_code whitens by micro-batch: set normalize=micro_batch")
     return SPOSettings(
         method=method,
-        tree=_parse_tree(node["tree"], response_length),
-        mask_threshold=_parse_threshold("algorithm.spo.mask_threshold", node["mask_threshold"]),
-        optimizer_steps=_positive_int("algorithm.spo.optimizer_steps", node["optimizer_steps"]),
-        unfinished_reward=_number("algorithm.spo.unfinished_reward", node["unfinished_reward"]),
-        deterministic=_boolean("algorithm.spo.deterministic", node["deterministic"]),
-        dump_dir=_optional_text("algorithm.spo.dump_dir", node["dump_dir"]),
+        tree=_parse_tree(read.raw("tree"), response_length) if method == "tree" else None,
+        chain=_parse_chain(read.raw("chain"), response_length) if method == "chain" else None,
+        group=_parse_group(read.raw("group"), method) if shapes[method] == "group" else None,
+        credit=_parse_credit(read, method),
+        shrinkage=read.number("shrinkage", least=0.0),
+        normalize=normalize,
+        cut_threshold=read.probability("cut_threshold", or_null=""),
+        mask_threshold=None
+        if read.is_null("mask_threshold")
+        else read.probability("mask_threshold", or_null=", or null for no mask"),
+        mask_source=read.choice("mask_source", MASK_SOURCES),
+        keep_zero_advantage=read.boolean("keep_zero_advantage"),
+        unfinished_reward=read.number("unfinished_reward"),
+        optimizer_steps=read.whole("optimizer_steps"),
+        replay=_parse_replay(read.raw("replay")),
+        as_published_code=as_published,
+        deterministic=read.boolean("deterministic"),
+        dump_dir=read.path("dump_dir"),
     )
 
 
 def _parse_tree(node: Any, response_length: int) -> TreeSettings:
-    if not isinstance(node, Mapping):
-        raise SettingsError("algorithm.spo.tree must hold branch_factors and segment_length")
-    _check_keys("algorithm.spo.tree", node, [f.name for f in fields(TreeSettings)])
-
-    key = "algorithm.spo.tree.branch_factors"
-    factors = node["branch_factors"]
-    if not _is_list(factors):
-        raise SettingsError(f"{key} is {factors!r}: give a list with one number a level, such as [6,6,6]")
-    if len(factors) == 0:
-        raise SettingsError(f"{key} is empty: give a list with one number a level, such as [6,6,6]")
-    for level, factor in enumerate(factors):
-        if _positive_int(f"{key}[{level}]", factor) == 1 and len(factors) == 1:
-            raise SettingsError(f"{key} is [1]: a single child has no sibling to be compared with")
+    read = Reader("algorithm.spo.tree", node, [f.name for f in fields(TreeSettings)])
+    factors = read.whole_list("branch_factors", example="[6,6,6]")
+    if not factors:
+        raise SettingsError(
+            f"{read.key('branch_factors')} is empty: give a list with one number a level, such as [6,6,6]"
+        )
+    if factors == (1,):
+        raise read.wrong("branch_factors", "a single child has no sibling to be compared with")
     if all(factor == 1 for factor in factors):
-        raise SettingsError(f"{key} is {list(factors)}: some level must branch, or every advantage is zero")
+        raise read.wrong("branch_factors", "some level must branch, or every advantage is zero")
 
-    key = "algorithm.spo.tree.segment_length"
-    length = node["segment_length"]
-    inner_levels = len(factors) - 1
-    if _is_list(length):
-        if len(length) != inner_levels:
+    key, length, inner_levels = read.key("segment_length"), read.raw("segment_length"), len(factors) - 1
+    lengths: int | tuple[int, ...]
+    if is_list(length):
+        lengths = tuple(whole(f"{key}[{level}]", n) for level, n in enumerate(length))
+        if len(lengths) != inner_levels:
             raise SettingsError(
-                f"{key} lists {len(length)} levels, but {len(factors)} branch factors need {inner_levels}: "
+                f"{key} lists {len(lengths)} levels, but {len(factors)} branch factors need {inner_levels}: "
                 "one for each level but the last, which runs to data.max_response_length"
             )
-        lengths: int | tuple[int, ...] = tuple(_positive_int(f"{key}[{level}]", n) for level, n in enumerate(length))
     else:
-        lengths = _positive_int(key, length)
-    tree = TreeSettings(tuple(factors), lengths)
+        lengths = whole(key, length)
+    partition = read.choice("partition", TREE_PARTITIONS)
+    tree = TreeSettings(factors, lengths, partition, _interval(read, partition))
     if sum(tree.segment_lengths) >= response_length:
         raise SettingsError(
             f"{key}: {inner_levels} levels of {list(tree.segment_lengths)} tokens leave nothing of "
@@ -150,53 +262,65 @@ def _parse_tree(node: Any, response_length: int) -> TreeSettings:
     return tree
 
 
-def unknown_key(where: str, name: str, known: Sequence[str]) -> SettingsError:
-    """The complaint about a key that does not exist, with the closest one that does."""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return SettingsError(f"unknown key {where}.{name}: {hint}known keys are {', '.join(known)}")
+def _parse_chain(node: Any, response_length: int) -> ChainSettings:
+    read = Reader("algorithm.spo.chain", node, [f.name for f in fields(ChainSettings)])
+    partition = read.raw("partition")
+    if not (isinstance(partition, str) and ":" in partition):
+        partition = read.choice("partition", CHAIN_PARTITIONS)
+    used = {"segment_length": ("fixed_length",), "parts": ("equal_parts",), "max_steps": ("lines", "sentences")}
+    for name, partitions in used.items():
+        if partition not in partitions:
+            read.unused(name, f"partition {partition} does not use it")
+    chain = ChainSettings(
+        trajectories=read.whole("trajectories"),
+        continuations=read.whole("continuations"),
+        partition=partition,
+        cut_interval=_interval(read, partition),
+        segment_length=read.whole("segment_length") if partition == "fixed_length" else None,
+        parts=read.whole("parts", least=2) if partition == "equal_parts" else None,
+        max_steps=None if read.is_null("max_steps") else read.whole("max_steps"),
+    )
+    if chain.segment_length is not None and chain.segment_length >= response_length:
+        raise read.wrong(
+            "segment_length", f"shorter than data.max_response_length={response_length}, or no response is ever cut"
+        )
+    return chain
 
 
-def _check_keys(where: str, node: Mapping[str, Any], known: Sequence[str]) -> None:
-    for name in node:
-        if name not in known:
-            raise unknown_key(where, str(name), known)
-    for name in known:
-        if name not in node:
-            raise SettingsError(f"{where}.{name} is missing: see recipe/spo/config/spo_trainer.yaml")
+def _interval(read: Reader, partition: str) -> int | None:
+    if partition == "low_probability":
+        return read.whole("cut_interval")
+    read.unused("cut_interval", f"partition {partition} does not use it")
+    return None
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+def _parse_group(node: Any, method: str) -> GroupSettings:
+    read = Reader("algorithm.spo.group", node, [f.name for f in fields(GroupSettings)])
+    group = GroupSettings(read.whole("responses"))
+    if method == "group" and group.responses == 1:
+        raise read.wrong("responses", "a single response has no sibling to be compared with")
+    return group
 
 
-def _positive_int(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingsError(f"{key} is {value!r}: it must be a whole number of at least 1")
-    return value
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SettingsError(f"{key} is {value!r}: it must be a number")
-    return float(value)
-
-
-def _boolean(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise SettingsError(f"{key} is {value!r}: it must be true or false")
-    return value
-
-
-def _optional_text(key: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise SettingsError(f"{key} is {value!r}: it must be a path or null")
-    return value or None
-
-
-def _parse_threshold(key: str, value: Any) -> float | None:
-    if value is None:
+def _parse_credit(read: Reader, method: str) -> str | None:
+    if method == "ppo":
+        read.unused("credit", "PPO's advantages come from its critic")
         return None
-    if not 0.0 < _number(key, value) <= 1.0:
-        raise SettingsError(f"{key} is {value!r}: a probability in (0, 1], or null for no mask")
-    return float(value)
+    name = read.raw("credit")
+    try:
+        chain_rule(str(name)) if method == "chain" else tree_rule(str(name), strength=0.0)
+    except UnknownRule as error:
+        raise read.wrong("credit", f"for method {method} {error}") from None
+    return name
+
+
+def _parse_replay(node: Any) -> ReplaySettings:
+    read = Reader("algorithm.spo.replay", node, [f.name for f in fields(ReplaySettings)])
+    replay = ReplaySettings(
+        rows_per_step=None if read.is_null("rows_per_step") else read.whole("rows_per_step"),
+        rows_per_question=None if read.is_null("rows_per_question") else read.whole("rows_per_question"),
+        max_age=read.whole("max_age", least=0),
+    )
+    if replay.max_age and replay.rows_per_step is None and replay.rows_per_question is None:
+        raise read.wrong("max_age", "no row is ever left over without rows_per_step or rows_per_question")
+    return replay

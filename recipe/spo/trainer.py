@@ -1,24 +1,32 @@
 """verl's V1 sync trainer with what SPO needs to differ. Registered as `spo_sync`.
 
 Overridden: how many rows a batch is padded to and how they are dealt out (K optimiser steps whatever
-the number of rows), where advantages come from, and what happens in a step without rows.
+the number of rows), where advantages and old log-probs come from, what happens in a step without
+rows, and that rows which wait for a later step are part of a checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
+from verl import DataProto
 from verl.trainer.ppo.v1 import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug.metrics import calculate_debug_metrics
 
 from recipe.spo.algorithm import row_advantages
 from recipe.spo.batching import optimizer_step_order
 from recipe.spo.dump import Dump
-from recipe.spo.rollout.queue import NoTrainableRows
+from recipe.spo.rollout.queue import PATH_TAG, QUESTION_TAG, NoTrainableRows
+from recipe.spo.rollout.waiting import load_waiting_rows, save_waiting_rows
 from recipe.spo.settings import settings_of
 
 
@@ -43,8 +51,14 @@ class SPOTrainer(PPOTrainerSync):
             self.on_sample_end()
             return nothing.prompts
 
+    @property
+    def _rows_a_unit(self) -> int:
+        """Rows that have to stay together: one, or a micro-batch of fixed size."""
+        actor = self.config.actor_rollout_ref.actor
+        return 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
+
     def _get_required_batch_multiple(self, dp_size: int) -> int:
-        return dp_size * self.spo.optimizer_steps
+        return dp_size * self.spo.optimizer_steps * self._rows_a_unit
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
@@ -53,6 +67,7 @@ class SPOTrainer(PPOTrainerSync):
             is_padding=[bool(tag.get("is_padding")) for tag in batch.tags],
             ranks=max(self.actor_rollout_wg._dispatch_info["actor"]) + 1,
             steps=self.spo.optimizer_steps,
+            unit=self._rows_a_unit,
             seed=hash((int(self.config.actor_rollout_ref.actor.data_loader_seed), self.global_steps)),
         )
         batch.reorder(order)
@@ -61,27 +76,84 @@ class SPOTrainer(PPOTrainerSync):
         metrics["spo/skipped_updates"] = 0
         return batch
 
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """Rows of earlier steps keep the log-probs of the policy that sampled them (paper, appendix D)."""
+        batch = super()._compute_old_log_prob(batch, metrics)
+        waited = [not tag.get("is_padding") and tag["global_steps"] < self.global_steps for tag in batch.tags]
+        if not any(waited):
+            return batch
+        keys = [key for key, old in zip(batch.keys, waited, strict=True) if old]
+        data = tq.kv_batch_get(
+            keys=keys, partition_id=batch.partition_id, select_fields=["rollout_log_probs", "old_log_probs"]
+        )
+        drift = (data["old_log_probs"].values() - data["rollout_log_probs"].values()).abs()
+        metrics["spo/replay/log_prob_drift"] = drift.mean().item()
+        data["old_log_probs"] = data.pop("rollout_log_probs")
+        tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=data)
+        # verl's comparison of sampler and trainer is about one policy: new rows only.
+        new = [key for key, old in zip(batch.keys, waited, strict=True) if not old]
+        fields = ["old_log_probs", "rollout_log_probs", "response_mask", "responses"]
+        fresh = tq.kv_batch_get(keys=new, partition_id=batch.partition_id, select_fields=fields) if new else None
+        if fresh is not None:
+            metrics.update(calculate_debug_metrics(DataProto(batch=fresh.to_padded_tensor())))
+        return batch
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        carried = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["spo_advantages"])
-        with row_advantages(carried["spo_advantages"].to_padded_tensor(0.0)):
+        if self.spo.method == "ppo":
             batch = super()._compute_advantage(batch, metrics)
+        else:
+            if self.spo.trainer_masks:
+                self._mask(batch, metrics)
+            carried = tq.kv_batch_get(
+                keys=batch.keys, partition_id=batch.partition_id, select_fields=["spo_advantages"]
+            )
+            with row_advantages(carried["spo_advantages"].to_padded_tensor(0.0)):
+                batch = super()._compute_advantage(batch, metrics)
         # verl's rejection sampling narrows response_mask alone; its engine normalises by loss_mask.
         mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
         mask["loss_mask"] = mask.pop("response_mask")
-        batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=mask)
-        if self.dump is not None:
-            self._dump_rows(batch)
-        return batch
+        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=mask)
+
+    def _mask(self, batch: KVBatchMeta, metrics: dict) -> None:
+        """Narrow the masks to improbable tokens, by the log-probs of `mask_source`."""
+        field = "old_log_probs" if self.spo.mask_source == "trainer" else "rollout_log_probs"
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[field, "response_mask"])
+        mask = data["response_mask"]
+        # Padding rows copy a real row's rollout_log_probs, which are longer than their own response.
+        log_probs = [row[:n] for row, n in zip(data.pop(field).unbind(), mask.offsets().diff().tolist(), strict=True)]
+        improbable = torch.cat(log_probs).exp() < self.spo.mask_threshold
+        narrowed = torch.nested.nested_tensor_from_jagged(mask.values() * improbable, mask.offsets())
+        data["response_mask"], data["loss_mask"] = narrowed, narrowed.clone()
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+        trained = narrowed.values().sum().item()
+        metrics["spo/trained_tokens"] = trained
+        metrics["spo/trained_token_share"] = trained / max(mask.values().sum().item(), 1)
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        with _mini_batch_of(self.config.critic, len(batch) // self.spo.optimizer_steps):
+            return super()._update_critic(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        # verl reads its mini-batch size, in rows, from the configuration; ours follows from K.
-        actor = self.config.actor_rollout_ref.actor
-        configured = actor.ppo_mini_batch_size
-        actor.ppo_mini_batch_size = len(batch) // self.spo.optimizer_steps
-        try:
+        if self.spo.method == "ppo" and self.spo.trainer_masks:
+            self._mask(batch, metrics)  # only now: the critic learns from every token
+        if self.dump is not None:
+            self._dump_rows(batch)
+        with _mini_batch_of(self.config.actor_rollout_ref.actor, len(batch) // self.spo.optimizer_steps):
             return super()._update_actor(batch, metrics)
-        finally:
-            actor.ppo_mini_batch_size = configured
+
+    def _save_checkpoint(self) -> None:
+        # First the rows: verl marks a checkpoint as complete at the end of its own part.
+        if self.spo.replay.max_age:
+            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+            save_waiting_rows(folder, self.replay_buffer.kept)
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps and self.spo.replay.max_age:
+            trainer = self.config.trainer
+            named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
+            load_waiting_rows(Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"))
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
@@ -108,13 +180,26 @@ class SPOTrainer(PPOTrainerSync):
                 {
                     "key": key,
                     "step": self.global_steps,
-                    "path": tag.get("path"),
+                    "path": tag.get(PATH_TAG),
+                    "question": tag.get(QUESTION_TAG),
+                    "born": tag.get("global_steps"),
                     "is_padding": bool(tag.get("is_padding")),
                     **{name: column[i] for name, column in columns.items()},
                 }
                 for i, (key, tag) in enumerate(zip(batch.keys, batch.tags, strict=True))
             ]
         )
+
+
+@contextlib.contextmanager
+def _mini_batch_of(node: DictConfig, rows: int) -> Iterator[None]:
+    """verl reads its mini-batch size, in rows, from the configuration; ours follows from K."""
+    configured = node.ppo_mini_batch_size
+    node.ppo_mini_batch_size = rows
+    try:
+        yield
+    finally:
+        node.ppo_mini_batch_size = configured
 
 
 def _is_rowless(batch: KVBatchMeta) -> bool:

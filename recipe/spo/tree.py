@@ -42,19 +42,29 @@ class Node:
     def is_leaf(self) -> bool:
         return not self.children
 
+    @property
+    def leaf_count(self) -> int:
+        """Leaves at or under this node: the responses that its value is made of."""
+        return sum(child.leaf_count for child in self.children) if self.children else 1
+
 
 @dataclass(slots=True, frozen=True)
 class Visit:
-    """A node as met on a walk: where it stands and which tokens precede its own segment."""
+    """A node as met on a walk: where it stands, the nodes above it, root first, and the response
+    tokens that precede its own segment."""
 
     path: tuple[int, ...]
     node: Node
-    parent: Node | None
+    ancestors: tuple[Node, ...]
     prefix_ids: tuple[int, ...]
 
     @property
     def depth(self) -> int:
         return len(self.path)
+
+    @property
+    def parent(self) -> Node | None:
+        return self.ancestors[-1] if self.ancestors else None
 
     @property
     def response_ids(self) -> tuple[int, ...]:
@@ -71,13 +81,13 @@ def walk(root: Node) -> Iterator[Visit]:
     Yields:
         One `Visit` a node; `path` is the list of child indices from the root (`()` for the root).
     """
-    stack = [Visit((), root, None, ())]
+    stack = [Visit((), root, (), ())]
     while stack:
         visit = stack.pop()
         yield visit
         prefix = visit.response_ids
         stack.extend(
-            Visit((*visit.path, index), child, visit.node, prefix)
+            Visit((*visit.path, index), child, (*visit.ancestors, visit.node), prefix)
             for index, child in reversed(list(enumerate(visit.node.children)))
         )
 
@@ -101,3 +111,10 @@ def compute_values(root: Node) -> None:
             if node.reward is not None:
                 raise ValueError(f"node {visit.path} has children and a reward: only leaves are graded")
             node.value = sum(child.value for child in node.children) / len(node.children)
+
+
+def endings(root: Node) -> Iterator[tuple[tuple[int, ...], Node]]:
+    """Every sampled response of a tree: all of its tokens, and the leaf that takes its reward."""
+    for visit in walk(root):
+        if visit.node.is_leaf:
+            yield visit.response_ids, visit.node

@@ -98,13 +98,13 @@ def test_counts_add_up(run):
     out, _, metrics = run
     report = check_dump(out / "dump", 0.9, frozenset({1}))
     training = metrics[1:]  # the first record is the validation before training
-    for name, counted in (("trees", report.trees), ("segments", report.segments), ("rows", report.rows)):
+    for name, counted in (("questions", report.trees), ("segments", report.segments), ("rows", report.rows)):
         assert sum(step[f"spo/{name}"] for step in training) == counted
     assert sum(step["spo/trained_tokens"] for step in training) == report.trained_tokens
     for step in training:
         dropped = step["spo/dropped_zero_advantage"] + step["spo/dropped_all_masked"]
         assert step["spo/rows"] + dropped == step["spo/segments"]
-        assert step["spo/failed_prompts"] == 0
+        assert step["spo/failed_questions"] == 0
 
 
 def test_optimiser_steps_do_not_depend_on_the_number_of_rows(run):
@@ -202,7 +202,7 @@ def test_a_step_without_any_row_is_counted_and_goes_on(arithmetic, policy, tmp_p
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     before, *steps = [record["data"] for record in read_records(tmp_path / "metrics.jsonl")]
     assert [step["spo/skipped_updates"] for step in steps] == [1, 1]
-    assert [step["spo/prompts_without_rows"] for step in steps] == [QUESTIONS, QUESTIONS]
+    assert [step["spo/questions_without_rows"] for step in steps] == [QUESTIONS, QUESTIONS]
     assert all(step["spo/dropped_all_masked"] > 0 for step in steps)
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
     name = next(key for key in before if key.startswith("val-core/"))

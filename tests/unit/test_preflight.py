@@ -57,6 +57,7 @@ def config(tmp_path, model):
                 "filter_groups": {"enable": False},
                 "spo": DEFAULTS,
             },
+            "critic": {"enable": False},
             "trainer": {"total_epochs": 2, "total_training_steps": None, "v1": {"trainer_mode": "spo_sync"}},
             "data": {
                 "train_files": data,
@@ -70,7 +71,13 @@ def config(tmp_path, model):
             },
             "actor_rollout_ref": {
                 "model": {"path": model},
-                "actor": {"use_dynamic_bsz": True, "loss_agg_mode": "token-mean", "ppo_max_token_len_per_gpu": 1024},
+                "actor": {
+                    "use_dynamic_bsz": True,
+                    "ppo_micro_batch_size_per_gpu": None,
+                    "loss_agg_mode": "token-mean",
+                    "ppo_max_token_len_per_gpu": 1024,
+                    "policy_loss": {"loss_mode": "spo"},
+                },
                 "rollout": {
                     "n": 1,
                     "temperature": 1.0,
@@ -88,12 +95,32 @@ def test_a_good_run_passes(config):
     assert check_run(config).tree.branch_factors == (6, 6, 6)
 
 
+PPO = {
+    "algorithm.spo.method": "ppo",
+    "algorithm.spo.tree": None,
+    "algorithm.spo.group": {"responses": 8},
+    "algorithm.spo.credit": None,
+}
+PUBLISHED = {"algorithm.spo.as_published_code": True, "algorithm.spo.normalize": "micro_batch"}
 WRONG = {
     "rollout.n is 8: it must be 1": {"actor_rollout_ref.rollout.n": 8},
     "adv_estimator is 'grpo'": {"algorithm.adv_estimator": "grpo"},
     "calculate_log_probs is off": {"actor_rollout_ref.rollout.calculate_log_probs": False},
     "use_dynamic_bsz is off": {"actor_rollout_ref.actor.use_dynamic_bsz": False},
-    "loss_agg_mode is 'seq-mean-token-sum'": {"actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum"},
+    "loss_agg_mode is 'seq-mean-token-mean'": {"actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-mean"},
+    "critic.enable is True: method tree has no critic": {"critic.enable": True},
+    "critic.enable is False: method ppo needs its critic": {**PPO, "algorithm.adv_estimator": "gae"},
+    "adv_estimator is 'spo': it must be 'gae' for method ppo": {**PPO, "critic.enable": True},
+    "as_published_code needs micro-batches of a fixed number of rows": PUBLISHED,
+    "loss_agg_mode is 'token-mean': algorithm.spo.as_published_code sums": {
+        **PUBLISHED,
+        "actor_rollout_ref.actor.use_dynamic_bsz": False,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 8,
+    },
+    "loss_mode is 'gspo': leave it at 'spo'": {
+        "actor_rollout_ref.actor.policy_loss.loss_mode": "gspo",
+        "algorithm.spo.normalize": "micro_batch",
+    },
     "filter_groups.enable is on": {"algorithm.filter_groups.enable": True},
     "ppo_max_token_len_per_gpu=64 is shorter": {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 64},
     "max_model_len=100 is shorter": {"actor_rollout_ref.rollout.max_model_len": 100},
@@ -187,6 +214,14 @@ def test_misspelt_overrides_are_caught(override):
     with pytest.raises(SettingsError, match="unknown key algorithm.spo.mask_treshold: did you mean 'mask_threshold'"):
         check_override_names([override], {"algorithm.spo": list(DEFAULTS)})
     check_override_names(["algorithm.spo.mask_threshold=0.5", "data.x=1"], {"algorithm.spo": list(DEFAULTS)})
+
+
+def test_settings_of_another_method_are_caught():
+    with pytest.raises(SettingsError, match="method=tree does not use algorithm.spo.chain; method=chain, method=vine"):
+        check_override_names(["algorithm.spo.chain.continuations=4"], {})
+    with pytest.raises(SettingsError, match="method=grpo does not use algorithm.spo.tree; method=tree do"):
+        check_override_names(["method=grpo", "algorithm.spo.tree.branch_factors=[2]"], {})
+    check_override_names(["method=vineppo", "algorithm.spo.chain.continuations=4"], {})
 
 
 def test_checks_do_not_import_the_stack():

@@ -12,7 +12,7 @@ from recipe.spo.report import ReportError, curves, plot, read_records, standard_
 def records():
     return [
         {"step": 0, "data": {"val-core/spo/arithmetic/acc/mean@1": 0.25}},
-        {"step": 1, "data": {"spo/root_value": 0.2, "spo/generated_tokens": 100.0, "spo/trees": 4}},
+        {"step": 1, "data": {"spo/root_value": 0.2, "spo/generated_tokens": 100.0, "spo/questions": 4}},
         {
             "step": 2,
             "data": {"spo/root_value": 0.4, "spo/generated_tokens": 50.0, "val-core/spo/arithmetic/acc/mean@1": 0.75},
@@ -24,7 +24,7 @@ def test_series_and_totals():
     run = curves(records())
     assert run.accuracy == {0: 0.25, 2: 0.75}
     assert run.root_value == {1: 0.2, 2: 0.4}
-    assert (run.totals["generated_tokens"], run.totals["trees"], run.steps) == (150, 4, 2)
+    assert (run.totals["generated_tokens"], run.totals["questions"], run.steps) == (150, 4, 2)
 
 
 def test_summary_has_what_a_script_needs():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.spo.advantage import tree_segments
+from recipe.spo.advantage import tree_samples
 from recipe.spo.tree import Node, compute_values, walk
 from tests.builders import inner, leaf, root_of
 
@@ -21,7 +21,7 @@ def values(root: Node) -> dict[tuple[int, ...], float]:
 
 def advantages(root: Node) -> dict[tuple[int, ...], float]:
     compute_values(root)
-    return {segment.path: segment.advantage for segment in tree_segments(root)}
+    return {sample.path: sample.advantages[0] for sample in tree_samples(root)}
 
 
 def test_value_of_a_node_is_the_mean_of_its_children():
@@ -58,7 +58,7 @@ def test_rounding_noise_of_equal_siblings_is_exactly_zero():
 def test_a_segment_carries_its_context_and_tokens():
     root = Node(children=[Node([7, 8], [-0.1, -0.2], children=[Node([9], [-0.3], True, reward=1.0)])])
     compute_values(root)
-    first, second = tree_segments(root)
+    first, second = tree_samples(root)
     assert (first.prefix_ids, first.token_ids, first.log_probs) == ((), (7, 8), (-0.1, -0.2))
     assert (second.prefix_ids, second.token_ids, second.log_probs) == ((7, 8), (9,), (-0.3,))
 
@@ -77,7 +77,7 @@ def test_a_graded_inner_node_is_refused():
 
 def test_advantages_need_values():
     with pytest.raises(ValueError, match="compute_values"):
-        list(tree_segments(root_of(leaf(1), leaf(0))))
+        list(tree_samples(root_of(leaf(1), leaf(0))))
 
 
 rewards = st.integers(0, 8).map(lambda n: n / 8)
@@ -128,7 +128,7 @@ def test_siblings_sum_to_zero_and_paths_telescope(root: Node):
 @given(random_trees)
 def test_segments_of_a_path_leave_no_gap_and_do_not_overlap(root: Node):
     compute_values(root)
-    by_path = {segment.path: segment for segment in tree_segments(root)}
+    by_path = {segment.path: segment for segment in tree_samples(root)}
     for visit in walk(root):
         response: tuple[int, ...] = ()
         for depth in range(1, visit.depth + 1):

@@ -1,7 +1,9 @@
-"""Which rows a training step gets: all rows of the step's prompts, and the counts of all its trees.
+"""Which rows a training step gets, and the counts of all its rollouts.
 
-Comes in through verl's `trainer.v1.sampler.custom_sampler`. verl's own replay buffer refuses a step
-whose prompts left no row; here such a step is normal: it is counted, and the policy stays.
+Comes in through verl's `trainer.v1.sampler.custom_sampler`. Waits for the step's prompts, and lets
+`recipe.spo.replay` choose among their rows and those that earlier steps left. verl's own replay
+buffer refuses a step whose prompts left no row; here such a step is normal: it is counted, and
+trains left-over rows or, if there are none, nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +17,19 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from recipe.spo.metrics import step_metrics
+from recipe.spo.replay import Candidate, age_counts, choose_rows
+from recipe.spo.settings import ReplaySettings
 
 logger = logging.getLogger(__name__)
 
 #: Seconds of waiting between two words about it.
 WORD_EVERY = 60.0
-#: Tag of a prompt's key: the counts of its tree.
+#: Tag of a prompt's key: the counts of its rollout.
 COUNTS_TAG = "spo_counts"
 #: Tag of a prompt's key: why its rollout failed.
 ERROR_TAG = "spo_error"
+#: Tags of a row: its question's identity in the data set, and its own within the rollout.
+QUESTION_TAG, PATH_TAG = "question", "path"
 
 
 class NoTrainableRows(Exception):
@@ -35,7 +41,7 @@ class NoTrainableRows(Exception):
     """
 
     def __init__(self, prompts: KVBatchMeta, metrics: dict[str, Any]) -> None:
-        super().__init__("no segment of this step's trees carries signal")
+        super().__init__("no row of this step carries signal, and none was left over")
         self.prompts = prompts
         self.metrics = metrics
 
@@ -45,16 +51,25 @@ class RolloutFailed(RuntimeError):
 
 
 class RolloutQueue(ReplayBuffer):
-    """verl's replay buffer for SPO: waits for the step's prompts, then hands out all their rows."""
+    """verl's replay buffer for SPO: waits for the step's prompts, then hands out the rows that train.
+
+    `trainer.v1.sampler.sampler_kwargs` carries `replay` (`algorithm.spo.replay`) and `seed`.
+
+    Attributes:
+        kept: keys of the rows that wait for a later step.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        sampler_kwargs = kwargs.get("sampler_kwargs") or {}
+        options = kwargs.get("sampler_kwargs") or {}
         # verl polls every 2 s, longer than a whole step of a small model takes.
-        kwargs.setdefault("poll_interval", float(sampler_kwargs.get("poll_interval", 0.1)))
+        kwargs.setdefault("poll_interval", float(options.get("poll_interval", 0.1)))
         super().__init__(*args, **kwargs)
+        self.replay = ReplaySettings(**options["replay"])
+        self.seed = int(options["seed"])
+        self.kept: list[str] = []
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict[str, Any]]:
-        """Wait until `batch_size` prompts are done and return their rows.
+        """Wait until `batch_size` prompts are done and return the rows that train.
 
         Args:
             global_steps: the current step.
@@ -65,7 +80,7 @@ class RolloutQueue(ReplayBuffer):
             The rows, and the step's `spo/*` metrics.
 
         Raises:
-            NoTrainableRows: the prompts are done and left no row; carries the metrics.
+            NoTrainableRows: the prompts are done and there is no row to train; carries the metrics.
             RolloutFailed: not one of the prompts could be rolled out.
         """
         if partition_id != "train":
@@ -84,15 +99,29 @@ class RolloutQueue(ReplayBuffer):
                 raise RolloutFailed(message)
             logger.error(message)
         counts = [prompts[key][COUNTS_TAG] for key in chosen if COUNTS_TAG in prompts[key]]
-        metrics = step_metrics(counts, failed_prompts=len(errors))
+        metrics = step_metrics(counts, failed_questions=len(errors))
 
-        uids = set(chosen)
-        rows = {key: tag for key, tag in tags.items() if key.split("_")[0] in uids and key not in prompts}
-        if not rows:
+        rows = {key: tag for key, tag in tags.items() if not tag.get("is_prompt")}
+        choice = choose_rows(
+            (Candidate(tag["global_steps"], tag[QUESTION_TAG], tag[PATH_TAG], key) for key, tag in rows.items()),
+            step=global_steps,
+            settings=self.replay,
+            seed=self.seed,
+        )
+        self.kept = [candidate.key for candidate in choice.kept]
+        metrics["spo/replay/taken_rows"] = len(choice.taken)
+        metrics["spo/replay/kept_rows"] = len(choice.kept)
+        metrics["spo/replay/expired_rows"] = len(choice.expired)
+        for age, count in sorted(age_counts(choice.taken, global_steps).items()):
+            metrics[f"spo/replay/rows_of_age_{age}"] = count
+        if choice.expired:
+            tq.kv_clear(keys=[candidate.key for candidate in choice.expired], partition_id=partition_id)
+        if not choice.taken:
             prompts_meta = KVBatchMeta(partition_id=partition_id, keys=chosen, tags=[prompts[key] for key in chosen])
             raise NoTrainableRows(prompts_meta, metrics)
         tq.kv_clear(keys=chosen, partition_id=partition_id)
-        return KVBatchMeta(partition_id=partition_id, keys=list(rows), tags=list(rows.values())), metrics
+        keys = [candidate.key for candidate in choice.taken]
+        return KVBatchMeta(partition_id=partition_id, keys=keys, tags=[rows[key] for key in keys]), metrics
 
     def _wait_for_prompts(self, batch_size: int) -> dict[str, dict[str, Any]]:
         last_word = time.monotonic()

@@ -30,8 +30,8 @@ class Sampler:
         request_id: the tree's id.
         sampling_params: temperature, top_p, top_k and so on, for every segment alike.
         eos_ids: token ids that end a response.
-        seed: with a number, every request gets a seed of its own from (seed, path); for tests and
-            debugging. `None`, the default, sets none: vLLM samples requests with a seed one by one.
+        seed: with a number, every request gets a seed of its own from (seed, context, path); for tests
+            and debugging. `None`, the default, sets none: vLLM samples requests with a seed one by one.
         prompt_tokens: tokens of the contexts asked for so far.
         cached_tokens: those of them that the server found in its prefix cache.
         min_global_steps: oldest weights that a segment was sampled with (verl's step number).
@@ -54,7 +54,7 @@ class Sampler:
         Args:
             context_ids: prompt and response tokens so far.
             max_tokens: most tokens of the segment.
-            path: where the segment stands in its tree.
+            path: where the segment stands in its tree or chain.
 
         Returns:
             A node without children; `finished` if the policy ended the response in this segment.
@@ -64,7 +64,7 @@ class Sampler:
         """
         params = {**self.sampling_params, "max_tokens": max_tokens, "logprobs": True}
         if self.seed is not None:
-            params["seed"] = derived_seed(self.seed, path)
+            params["seed"] = derived_seed(self.seed, tuple(context_ids), path)
         output = await self.client.generate(self.request_id, prompt_ids=list(context_ids), sampling_params=params)
         token_ids = [int(token) for token in output.token_ids]
         if output.stop_reason == "aborted" or not token_ids:

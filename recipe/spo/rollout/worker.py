@@ -1,8 +1,8 @@
 """The rollout worker: grow, grade, value, credit, select, write rows. One coroutine a prompt.
 
 A subclass of verl's TransferQueue agent-loop worker. Validation prompts go verl's own way, plain
-single-turn sampling. A training prompt becomes one tree and as many rows as have signal: verl's
-stock worker would copy the last leaf's reward over all others, so rows are written here.
+single-turn sampling. A training prompt becomes one tree or chain and as many rows as have signal:
+verl's stock worker would copy the last response's reward over all others, so rows are written here.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from recipe.spo.advantage import tree_segments
+from recipe.spo.advantage import Sample, chain_samples, tree_samples
+from recipe.spo.chain import ChainRollout
 from recipe.spo.compat.llm_client import TreeClient
 from recipe.spo.compat.ray_actors import plain_class
+from recipe.spo.credit import chain_rule, tree_rule
+from recipe.spo.cutting import chain_partition, tree_stop
 from recipe.spo.dump import Dump
-from recipe.spo.metrics import tree_counts
-from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG
+from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
+from recipe.spo.rollout.chain import grow_chain
+from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
 from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.rows import Row, select_rows
 from recipe.spo.settings import settings_of
-from recipe.spo.tree import Node, Visit, compute_values, walk
+from recipe.spo.tree import Node, compute_values, endings
 
 #: Dataset columns that a row keeps; the rest would be copied to every worker with each row.
 KEPT_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
 
 
 class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
-    """verl's agent-loop worker, with trees for training prompts."""
+    """verl's agent-loop worker, with trees and chains for training prompts."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,30 +87,53 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         """Roll out one training prompt and write its rows and counts."""
         started = time.monotonic()
         prompt_ids = self._prompt_ids(prompt["raw_prompt"])
-        tree_id = uuid.uuid4().hex
-        async with TreeClient(self.llm_client, tree_id, prompt_ids) as client:
+        rollout_id = uuid.uuid4().hex
+        async with TreeClient(self.llm_client, rollout_id, prompt_ids) as client:
             sampler = Sampler(
                 client=client,
-                request_id=tree_id,
+                request_id=rollout_id,
                 sampling_params=sampling_params,
                 eos_ids=self.eos_ids,
-                seed=self._tree_seed(prompt),
+                seed=self._rollout_seed(prompt),
             )
-            root = await grow_tree(sampler, prompt_ids, self.settings.tree, self.response_length)
-        await self._grade(root, prompt_ids, prompt)
-        compute_values(root)
-        segments = list(tree_segments(root))
-        selection = select_rows(prompt_ids, segments, self.settings.mask_threshold)
-
-        counts = tree_counts(root, selection)
+            rollout = await self._grow(sampler, prompt_ids, prompt)
+        await self._grade(rollout, prompt_ids, prompt)
+        samples, counts = self._credit(rollout)
+        selection = select_rows(
+            prompt_ids,
+            samples,
+            mask_threshold=self.settings.rollout_mask_threshold,
+            keep_all=self.settings.keep_zero_advantage or self.settings.method == "ppo",
+        )
+        counts |= selection_counts(selection)
         counts["prompt_tokens"] = sampler.prompt_tokens
         counts["cached_tokens"] = sampler.cached_tokens
         counts["rollout_seconds"] = time.monotonic() - started
         if self.dump is not None:
-            self.dump.write_tree(prompt, prompt_ids, root)
+            self.dump.write_rollout(prompt, prompt_ids, rollout)
         if selection.rows:
             await self._write_rows(selection.rows, sampler, prompt)
         await tq.async_kv_put(key=prompt["uid"], partition_id="train", tag={COUNTS_TAG: counts})
+
+    async def _grow(self, sampler: Sampler, prompt_ids: list[int], prompt: Mapping[str, Any]) -> Node | ChainRollout:
+        """Sample a tree or a chain, ungraded."""
+        settings, decode = self.settings, self.tokenizer.decode
+        if settings.chain is not None:
+            partition = chain_partition(settings.chain, settings.cut_threshold, decode)
+            return await grow_chain(sampler, prompt_ids, settings.chain, partition, self.response_length)
+        shape = settings.tree_shape
+        stop = tree_stop(shape, settings.cut_threshold, decode)
+        return await grow_tree(sampler, prompt_ids, shape, self.response_length, stop)
+
+    def _credit(self, rollout: Node | ChainRollout) -> tuple[list[Sample], dict[str, float]]:
+        """Values, advantages, and the rollout's counts."""
+        settings = self.settings
+        if isinstance(rollout, ChainRollout):
+            return list(chain_samples(rollout, chain_rule(settings.credit))), chain_counts(rollout)
+        compute_values(rollout)
+        # PPO's advantages come from its critic, in the trainer.
+        rule = no_credit if settings.credit is None else tree_rule(settings.credit, settings.shrinkage)
+        return list(tree_samples(rollout, rule)), tree_counts(rollout)
 
     def _prompt_ids(self, messages: Any) -> list[int]:
         """Render the chat template, as verl's single-turn loop does for validation.
@@ -120,28 +147,26 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             raise ValueError(f"prompt of {len(prompt_ids)} tokens is longer than data.max_prompt_length={limit}")
         return prompt_ids
 
-    def _tree_seed(self, prompt: Mapping[str, Any]) -> int | None:
+    def _rollout_seed(self, prompt: Mapping[str, Any]) -> int | None:
         if not self.settings.deterministic:
             return None
         return derived_seed(self.rollout_config.seed, prompt["global_steps"], prompt["raw_prompt"])
 
-    async def _grade(self, root: Node, prompt_ids: list[int], prompt: dict[str, Any]) -> None:
-        """Grade all leaves at once in verl's reward workers; equal responses are graded once.
+    async def _grade(self, rollout: Node | ChainRollout, prompt_ids: list[int], prompt: dict[str, Any]) -> None:
+        """Grade every response at once in verl's reward workers; equal responses are graded once.
 
         The response is graded, never the prompt; an unfinished one earns `unfinished_reward`.
         """
-        finished: dict[tuple[int, ...], list[Visit]] = {}
-        for visit in walk(root):
-            if not visit.node.is_leaf:
-                continue
-            if visit.node.finished:
-                finished.setdefault(visit.response_ids, []).append(visit)
+        finished: dict[tuple[int, ...], list[Node]] = {}
+        for response_ids, node in rollout.endings() if isinstance(rollout, ChainRollout) else endings(rollout):
+            if node.finished:
+                finished.setdefault(response_ids, []).append(node)
             else:
-                visit.node.reward = self.settings.unfinished_reward
+                node.reward = self.settings.unfinished_reward
         rewards = await asyncio.gather(*(self._reward(prompt_ids, ids, prompt) for ids in finished))
-        for visits, reward in zip(finished.values(), rewards, strict=True):
-            for visit in visits:
-                visit.node.reward = reward
+        for nodes, reward in zip(finished.values(), rewards, strict=True):
+            for node in nodes:
+                node.reward = reward
 
     async def _reward(self, prompt_ids: list[int], response_ids: Sequence[int], prompt: dict[str, Any]) -> float:
         output = AgentLoopOutput(
@@ -163,7 +188,8 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         tags = [
             {
                 "status": "success",
-                "path": ".".join(map(str, row.path)),
+                QUESTION_TAG: str(prompt["index"]),
+                PATH_TAG: ".".join(map(str, row.path)),
                 "prompt_len": len(row.prompt_ids),
                 "response_len": len(row.response_ids),
                 "seq_len": len(row.prompt_ids) + len(row.response_ids),
@@ -179,6 +205,11 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             tags=tags,
             partition_id="train",
         )
+
+
+def no_credit(path: Sequence[Node]) -> float:
+    """For rows whose advantages are made elsewhere."""
+    return 0.0
 
 
 def row_fields(row: Row) -> dict[str, Any]:

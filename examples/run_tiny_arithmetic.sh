@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Any method on generated arithmetic, with a policy of 0.8 M parameters, on two CPU cores.
+# `make demo METHOD=...` prepares DATA and MODEL and runs this; every argument is passed on to verl (Hydra).
+set -euo pipefail
+
+METHOD=${METHOD:-tree}                     # tree chain vineppo grpo grpo-mask rloo reinforce-pp ppo
+DATA=${DATA:-outputs/demo/data}            # folder with train.parquet and validation.parquet
+MODEL=${MODEL:-outputs/demo/policy}        # Hugging Face folder
+OUT=${OUT:-outputs/demo}                   # metrics.jsonl and checkpoints go here
+PYTHON=${PYTHON:-python}
+
+QUESTIONS=${QUESTIONS:-24}                 # a step
+OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
+STEPS=${STEPS:-45}
+LR=${LR:-1e-4}
+
+# Sizes that generate about as many tokens a step for every method.
+case "$METHOD" in
+    tree)                                  # a segment is about a line; the last level runs to the end
+        SHAPE=(algorithm.spo.tree.branch_factors="${BRANCH_FACTORS:-[4,2,2,2]}"
+               algorithm.spo.tree.segment_length="${SEGMENT_LENGTH:-10}") ;;
+    chain)
+        SHAPE=(algorithm.spo.chain.trajectories="${TRAJECTORIES:-4}"
+               algorithm.spo.chain.continuations="${CONTINUATIONS:-3}"
+               algorithm.spo.chain.cut_interval="${CUT_INTERVAL:-2}") ;;
+    vineppo)
+        SHAPE=(algorithm.spo.chain.trajectories="${TRAJECTORIES:-4}"
+               algorithm.spo.chain.continuations="${CONTINUATIONS:-3}") ;;
+    ppo)
+        SHAPE=(algorithm.spo.group.responses="${RESPONSES:-12}"
+               critic.optim.lr="${CRITIC_LR:-3e-4}") ;;
+    *)
+        SHAPE=(algorithm.spo.group.responses="${RESPONSES:-12}") ;;
+esac
+
+export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}
+mkdir -p "$OUT"
+
+exec "$PYTHON" -m recipe.spo.main_spo \
+    method="${METHOD//-/_}" \
+    "${SHAPE[@]}" \
+    data.train_files="$DATA/train.parquet" \
+    data.val_files="$DATA/validation.parquet" \
+    data.train_batch_size="$QUESTIONS" \
+    data.max_prompt_length=128 \
+    data.max_response_length=96 \
+    algorithm.spo.optimizer_steps="$OPTIMIZER_STEPS" \
+    actor_rollout_ref.model.path="$MODEL" \
+    actor_rollout_ref.rollout.temperature=1.0 \
+    actor_rollout_ref.actor.use_kl_loss=False \
+    actor_rollout_ref.actor.optim.lr="$LR" \
+    actor_rollout_ref.actor.optim.lr_scheduler_type=cosine \
+    trainer.experiment_name="tiny_arithmetic_${METHOD//-/_}" \
+    trainer.default_local_dir="$OUT/checkpoints" \
+    trainer.resume_mode=disable \
+    trainer.total_training_steps="$STEPS" \
+    trainer.test_freq=10 \
+    trainer.logger='[console,file]' \
+    "$@"
