@@ -83,9 +83,7 @@ def main() -> int:
         return 1
     result["peak_memory_gib"] = round(outcome.peak_memory_gib, 2)
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    plot(
-        run, arguments.validation, f"{title}, generated arithmetic, 0.8 M parameters", out / "curve.png"
-    )
+    plot(run, arguments.validation, f"{title}, generated arithmetic, 0.8 M parameters", out / "curve.png")
     show(result, out, console)
     return 0
 

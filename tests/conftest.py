@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+
+hypothesis.settings.register_profile("shared cores", deadline=None)
+hypothesis.settings.load_profile("shared cores")
 
 
 def run_module(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

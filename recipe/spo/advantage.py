@@ -8,8 +8,10 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from recipe.spo.chain import ChainRollout
 from recipe.spo.credit import ZERO_ADVANTAGE, ChainRule, TreeRule, difference, mean
@@ -48,7 +50,7 @@ def tree_samples(root: Node, rule: TreeRule = mean) -> Iterator[Sample]:
         One sample a segment, depth first; those without signal carry exact zeros.
 
     Raises:
-        ValueError: values are missing.
+        ValueError: values are missing, or the rule does not give a finite number.
     """
     for visit in walk(root):
         if visit.parent is None:
@@ -89,7 +91,7 @@ def chain_samples(rollout: ChainRollout, rule: ChainRule = difference) -> Iterat
         if len(credits) != len(cuts):
             raise ValueError(f"the credit rule gave {len(credits)} advantages for {len(cuts)} segments")
         advantages = [0.0] * len(response.token_ids)
-        for begin, end, credit in zip(cuts, [*cuts[1:], len(advantages)], credits, strict=True):
+        for (begin, end), credit in zip(pairwise([*cuts, len(advantages)]), credits, strict=True):
             advantages[begin:end] = [_clean(credit)] * (end - begin)
         yield Sample(
             path=(index,),
@@ -102,4 +104,6 @@ def chain_samples(rollout: ChainRollout, rule: ChainRule = difference) -> Iterat
 
 
 def _clean(advantage: float) -> float:
+    if not math.isfinite(advantage):
+        raise ValueError(f"the credit rule gave {advantage}: an advantage must be a finite number")
     return float(advantage) if abs(advantage) > ZERO_ADVANTAGE else 0.0

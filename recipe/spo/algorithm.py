@@ -115,11 +115,15 @@ def compute_published_policy_loss(
     """The loss of the authors' code (`as_published_code`), see `recipe.spo.published`.
 
     They average micro-batches of equal size; verl adds them up, so each weighs its share of the
-    optimiser batch's rows.
+    optimiser batch's rows. A skipped micro-batch counts nothing, its KL term included, which verl adds
+    after this call and divides by the number of rows.
     """
     info = config.global_batch_info
-    loss, metrics = published_policy_loss(log_prob, old_log_prob, advantages, response_mask, config.clip_ratio)
-    return loss * len(log_prob) / info["global_batch_size"] * info["dp_size"], metrics
+    loss, metrics, skipped = published_policy_loss(log_prob, old_log_prob, advantages, response_mask, config.clip_ratio)
+    loss = loss * len(log_prob) / info["global_batch_size"] * info["dp_size"]
+    if skipped:
+        info["global_batch_size"] = float("inf")
+    return loss, metrics
 
 
 def policy_loss_name(normalize: str, as_published_code: bool) -> str:

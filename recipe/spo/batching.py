@@ -56,7 +56,8 @@ def optimizer_step_order(
     for step in range(steps):
         members = real[step::steps]
         members += [next(spare) for _ in range(rows_per_step - len(members))]
-        members.sort(key=lambda i: (-lengths[i], i))
+        if unit == 1:  # micro-batches of a fixed number of rows are to be random ones
+            members.sort(key=lambda i: (-lengths[i], i))
         for position, row in enumerate(members):
             lap, offset = divmod(position, ranks)
             rank = offset if lap % 2 == 0 else ranks - 1 - offset

@@ -17,7 +17,8 @@ number of the parent's children. Then
 
 The authors' code calls `mean` "rloo". TreeRL trains a shared step once for every response through it
 and divides by the root of their number; here a segment is trained once, so there is nothing to divide
-by. `shrinkage` pulls values that few responses stand behind toward their parent's; it is ours.
+by. `shrinkage` pulls values that few responses stand behind toward their parent's; it is ours. Unlike
+the others, these two can give credit to siblings that are worth the same.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -119,17 +120,20 @@ def find_rule(name: str, known: Mapping[str, Rule]) -> Rule:
     """A rule by its name, or your own by `package.module:function`.
 
     Raises:
-        UnknownRule: no rule of that name, or the function cannot be imported.
+        UnknownRule: no rule of that name, or the function cannot be imported or called.
     """
     if name in known:
         return known[name]
-    module, separator, function = name.partition(":")
-    if not separator:
+    module, _, function = name.partition(":")
+    if not module or not function or module.startswith("."):
         raise UnknownRule(f"choose one of {', '.join(known)}, or your own as package.module:function")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        rule = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the module does when it is imported
         raise UnknownRule(f"cannot be imported ({error}); it must be on PYTHONPATH of every process") from None
+    if not callable(rule):
+        raise UnknownRule(f"{function} of {module} is not a function")
+    return rule
 
 
 def tree_rule(name: str, strength: float) -> TreeRule:

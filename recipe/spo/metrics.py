@@ -33,17 +33,17 @@ def selection_counts(selection: Selection) -> Counts:
     }
 
 
-def tree_counts(root: Node) -> Counts:
+def tree_counts(root: Node, depth: int) -> Counts:
     """Sums over one tree; `nodes_1`, `nodes_2`, ... count the segments of each depth.
 
     Args:
         root: a tree with values.
+        depth: levels of a full tree; a response that ends before the last one is an early leaf.
     """
     if root.value is None:
         raise ValueError("the tree has no values: call compute_values first")
     counts: Counts = {"root_value": root.value, **_no_endings(), "generated_tokens": 0, "segments": 0}
     visits = list(walk(root))
-    depth = max(visit.depth for visit in visits)
     for visit in visits[1:]:
         counts["segments"] += 1
         counts[f"nodes_{visit.depth}"] = counts.get(f"nodes_{visit.depth}", 0) + 1
@@ -56,8 +56,8 @@ def tree_counts(root: Node) -> Counts:
 def chain_counts(rollout: ChainRollout) -> Counts:
     """Sums over the responses of one question and the continuations of their cuts.
 
-    `leaves` are the responses; `cuts` are those of all responses, `states` the distinct ones, and
-    `continuations` the samples that value them.
+    `leaves` are the responses and `root_value` is their mean reward; `segments` are those of all
+    responses, `states` their distinct cuts, and `continuations` the samples that value these.
 
     Args:
         rollout: a rollout with rewards.

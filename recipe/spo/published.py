@@ -9,7 +9,9 @@ and a micro-batch whose mean ratio over M exceeds 10 counts nothing. An optimise
 micro-batches, so a token weighs more in a micro-batch with few trained tokens. The paper's loss
 (`recipe.spo.algorithm`, `spo`) whitens nothing and divides by the trained tokens of the whole batch.
 
-Departure: a micro-batch without trained tokens has loss 0, where theirs is 0/0.
+Departures: a micro-batch without trained tokens has loss 0, where theirs is 0/0. Rows that fill a
+batch up count as sequences of the KL term, where theirs drops what does not fill a batch. The KL
+term is verl's, which limits k3 to 10 a token (theirs to 1e9).
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -30,7 +32,7 @@ def published_policy_loss(
     advantages: torch.Tensor,
     mask: torch.Tensor,
     clip_ratio: float,
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> tuple[torch.Tensor, dict[str, float], bool]:
     """Loss of one micro-batch.
 
     Args:
@@ -41,7 +43,8 @@ def published_policy_loss(
         clip_ratio: c.
 
     Returns:
-        The loss, a scalar, and `actor/pg_clipfrac`, `actor/ppo_kl` under verl's names.
+        The loss, a scalar; `actor/pg_clipfrac`, `actor/ppo_kl` under verl's names; and whether the
+        micro-batch is skipped for its mean ratio (the loss is 0 then).
     """
     mask = mask.to(log_prob.dtype)
     tokens = mask.sum().clamp(min=1)
@@ -50,10 +53,11 @@ def published_policy_loss(
     whitened = whiten(advantages, mask)
     plain, clipped = -whitened * ratio, -whitened * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
     loss = (torch.maximum(plain, clipped) * mask).sum() / tokens
-    if (ratio * mask).sum() / tokens > RATIO_LIMIT:
+    skipped = bool((ratio * mask).sum() / tokens > RATIO_LIMIT)
+    if skipped:
         loss = loss * 0.0
     metrics = {
         "actor/pg_clipfrac": (((clipped > plain) * mask).sum() / tokens).item(),
         "actor/ppo_kl": ((-log_ratio * mask).sum() / tokens).item(),
     }
-    return loss, metrics
+    return loss, metrics, skipped

@@ -27,7 +27,7 @@ class Candidate:
 
     Attributes:
         born: step in which it was sampled.
-        question: identity of its question in the data set.
+        question: identity of its question.
         path: identity within its rollout.
         key: where the row is kept.
     """

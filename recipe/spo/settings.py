@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.spo.credit import UnknownRule, chain_rule, tree_rule
+from recipe.spo.credit import UnknownRule, chain_rule, find_rule, tree_rule
 from recipe.spo.reader import Reader, SettingsError, is_list, unknown_key, whole
 
 __all__ = ["SettingsError", "unknown_key"]
@@ -205,6 +205,8 @@ def parse_settings(node: Mapping[str, Any] | None, response_length: int) -> SPOS
     normalize = read.choice("normalize", NORMALIZATIONS)
     if as_published and normalize != "micro_batch":
         raise read.wrong("normalize", "as_published_code whitens by micro-batch: set normalize=micro_batch")
+    if as_published and method != "tree" and not read.boolean("keep_zero_advantage"):
+        raise read.wrong("keep_zero_advantage", "as_published_code keeps such rows, except of trees: set it to true")
     return SPOSettings(
         method=method,
         tree=_parse_tree(read.raw("tree"), response_length) if method == "tree" else None,
@@ -264,9 +266,11 @@ def _parse_tree(node: Any, response_length: int) -> TreeSettings:
 
 def _parse_chain(node: Any, response_length: int) -> ChainSettings:
     read = Reader("algorithm.spo.chain", node, [f.name for f in fields(ChainSettings)])
-    partition = read.raw("partition")
-    if not (isinstance(partition, str) and ":" in partition):
-        partition = read.choice("partition", CHAIN_PARTITIONS)
+    partition = str(read.raw("partition"))
+    try:
+        find_rule(partition, dict.fromkeys(CHAIN_PARTITIONS))
+    except UnknownRule as error:
+        raise read.wrong("partition", str(error)) from None
     used = {"segment_length": ("fixed_length",), "parts": ("equal_parts",), "max_steps": ("lines", "sentences")}
     for name, partitions in used.items():
         if partition not in partitions:

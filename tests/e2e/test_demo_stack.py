@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,60 +15,26 @@ from recipe.spo.check_dump import DumpMismatch, check_dump
 from recipe.spo.dump import ROWS, read_dump
 from recipe.spo.report import curves, read_records
 from tests.conftest import REPOSITORY
+from tests.e2e.stack import (
+    OPTIMIZER_STEPS,
+    QUESTIONS,
+    command_of,
+    environment_of,
+    processes_of,
+    train,
+    weight_buckets,
+)
 
 pytestmark = pytest.mark.e2e
-STEPS, QUESTIONS, OPTIMIZER_STEPS = 3, 12, 4
-
-
-def command_of(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "recipe.spo.main_spo"),
-        f"data.train_files={arithmetic / 'train.parquet'}",
-        f"data.val_files={arithmetic / 'validation.parquet'}",
-        f"data.train_batch_size={QUESTIONS}",
-        "data.max_prompt_length=64",
-        "data.max_response_length=40",
-        "algorithm.spo.tree.branch_factors=[3,2,2]",
-        "algorithm.spo.tree.segment_length=6",
-        f"algorithm.spo.optimizer_steps={OPTIMIZER_STEPS}",
-        f"algorithm.spo.dump_dir={out / 'dump'}",
-        f"actor_rollout_ref.model.path={policy}",
-        "actor_rollout_ref.rollout.temperature=1.0",
-        "actor_rollout_ref.actor.optim.lr=3e-4",  # large, so that a missed weight sync shows
-        f"trainer.total_training_steps={STEPS}",
-        "trainer.test_freq=-1",
-        f"trainer.default_local_dir={out / 'checkpoints'}",
-        f"trainer.rollout_data_dir={out / 'rollouts'}",
-        "trainer.logger=[console,file]",
-        *overrides,
-    ]
-
-
-def environment_of(out: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl"),
-        "SPO_OUTPUT_DIR": str(out),
-        "SPO_TEST_MARK": str(out),
-    }
-
-
-def train(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command_of(arithmetic, policy, out, *overrides),
-        cwd=REPOSITORY,
-        env=environment_of(out),
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+STEPS = 3
+TREE = ("algorithm.spo.tree.branch_factors=[3,2,2]", "algorithm.spo.tree.segment_length=6")
 
 
 @pytest.fixture(scope="module")
 def run(arithmetic, policy, tmp_path_factory):
     """Three steps, with the reference policy and its KL term as in the paper, and a checkpoint at the end."""
     out = tmp_path_factory.mktemp("run")
-    done = train(arithmetic, policy, out, f"trainer.save_freq={STEPS}")
+    done = train(arithmetic, policy, out, *TREE, f"trainer.total_training_steps={STEPS}", f"trainer.save_freq={STEPS}")
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return out, done, [record["data"] for record in read_records(out / "metrics.jsonl")]
 
@@ -147,32 +112,14 @@ def test_the_check_finds_a_changed_row(run, tmp_path):
             check_dump(folder, 0.9, frozenset({1}))
 
 
-def left_behind(mark: str) -> list[str]:
-    """Command lines of processes that a run with this mark in its environment has left."""
-    import psutil
-
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("SPO_TEST_MARK") == mark:
-                left.append(" ".join(process.cmdline()) or process.name())
-        except (psutil.Error, OSError):
-            continue
-    return left
-
-
-def weight_buckets() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("verl_weights_*")}
-
-
 def test_nothing_is_left_behind(run):
     out, _, _ = run
-    assert left_behind(str(out)) == []
+    assert processes_of(str(out)) == []
 
 
 def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
     buckets = weight_buckets()
-    command = command_of(arithmetic, policy, tmp_path, "trainer.total_training_steps=100")
+    command = command_of(arithmetic, policy, tmp_path, *TREE, "trainer.total_training_steps=100")
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment_of(tmp_path), stdout=log, stderr=log, start_new_session=True
@@ -181,10 +128,10 @@ def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
         while not read_records(tmp_path / "metrics.jsonl"):  # the first validation: everything is up
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.5)
-        assert len(left_behind(str(tmp_path))) > 5  # the search does find a run that is alive
+        assert len(processes_of(str(tmp_path))) > 5  # the search does find a run that is alive
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(timeout=120) != 0
-    assert left_behind(str(tmp_path)) == []
+    assert processes_of(str(tmp_path)) == []
     assert weight_buckets() <= buckets
 
 
@@ -194,6 +141,7 @@ def test_a_step_without_any_row_is_counted_and_goes_on(arithmetic, policy, tmp_p
         arithmetic,
         policy,
         tmp_path,
+        *TREE,
         "algorithm.spo.mask_threshold=1e-9",
         "actor_rollout_ref.actor.use_kl_loss=False",
         "trainer.total_training_steps=2",

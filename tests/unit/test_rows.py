@@ -24,7 +24,7 @@ def sample(advantage: float | list[float], probabilities: list[float], prefix=(7
 
 def counts_of(root):
     selection = select_rows([1], tree_samples(root), 0.9)
-    return {**tree_counts(root), **selection_counts(selection)}
+    return {**tree_counts(root, depth=2), **selection_counts(selection)}
 
 
 def test_mask_is_strict():

@@ -28,7 +28,7 @@ WORD_EVERY = 60.0
 COUNTS_TAG = "spo_counts"
 #: Tag of a prompt's key: why its rollout failed.
 ERROR_TAG = "spo_error"
-#: Tags of a row: its question's identity in the data set, and its own within the rollout.
+#: Tags of a row: its question's identity, and its own within the rollout.
 QUESTION_TAG, PATH_TAG = "question", "path"
 
 

@@ -8,6 +8,8 @@ verl's stock worker would copy the last response's reward over all others, so ro
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -112,7 +114,7 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         if self.dump is not None:
             self.dump.write_rollout(prompt, prompt_ids, rollout)
         if selection.rows:
-            await self._write_rows(selection.rows, sampler, prompt)
+            await self._write_rows(selection.rows, sampler, prompt, prompt_ids)
         await tq.async_kv_put(key=prompt["uid"], partition_id="train", tag={COUNTS_TAG: counts})
 
     async def _grow(self, sampler: Sampler, prompt_ids: list[int], prompt: Mapping[str, Any]) -> Node | ChainRollout:
@@ -133,7 +135,7 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         compute_values(rollout)
         # PPO's advantages come from its critic, in the trainer.
         rule = no_credit if settings.credit is None else tree_rule(settings.credit, settings.shrinkage)
-        return list(tree_samples(rollout, rule)), tree_counts(rollout)
+        return list(tree_samples(rollout, rule)), tree_counts(rollout, settings.tree_shape.depth)
 
     def _prompt_ids(self, messages: Any) -> list[int]:
         """Render the chat template, as verl's single-turn loop does for validation.
@@ -179,16 +181,22 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         await self._compute_score([output], kwargs=prompt)
         if output.reward_score is None:
             raise RuntimeError("verl's reward workers returned no score: SPO needs rule-based rewards while sampling")
+        if not math.isfinite(output.reward_score):
+            raise RuntimeError(f"the reward function gave {output.reward_score}: a reward must be a finite number")
         return float(output.reward_score)
 
-    async def _write_rows(self, rows: Sequence[Row], sampler: Sampler, prompt: Mapping[str, Any]) -> None:
+    async def _write_rows(
+        self, rows: Sequence[Row], sampler: Sampler, prompt: Mapping[str, Any], prompt_ids: Sequence[int]
+    ) -> None:
         uid, session = prompt["uid"], prompt["session_id"]
         kept = {name: prompt[name] for name in KEPT_COLUMNS if name in prompt}
         keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
+        # Not the data set's index, which is 0 throughout where a file has none.
+        question = hashlib.sha256(str(prompt_ids).encode()).hexdigest()[:16]
         tags = [
             {
                 "status": "success",
-                QUESTION_TAG: str(prompt["index"]),
+                QUESTION_TAG: question,
                 PATH_TAG: ".".join(map(str, row.path)),
                 "prompt_len": len(row.prompt_ids),
                 "response_len": len(row.response_ids),
