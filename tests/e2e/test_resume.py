@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from recipe.spo.check_dump import check_dump
 from recipe.spo.dump import ROWS, TREES, read_dump
@@ -43,12 +46,41 @@ def rows_by_step(dump: Path) -> dict[int, dict[tuple, dict]]:
     return found
 
 
+def check_against_old_weights(out: Path, policy: Path) -> None:
+    """Waiting rows train with the log-probs of the weights that sampled them, recomputed from checkpoints."""
+    waited = [row for row in read_dump(out / "dump", ROWS) if not row["is_padding"] and row["born"] < row["step"]]
+    assert {row["step"] - row["born"] for row in waited} == {1, 2}
+    right, wrong = 0.0, 0.0
+    for row in waited:
+        # The weights of step s are those that step s - 1 left.
+        right = max(right, difference(row, weights_of(out, policy, row["born"])))
+        wrong = max(wrong, difference(row, weights_of(out, policy, row["step"])))
+    assert right < 1e-3 < wrong
+
+
+@functools.cache
+def weights_of(out: Path, policy: Path, step: int) -> AutoModelForCausalLM:
+    folder = policy if step == 1 else out / "checkpoints" / f"global_step_{step - 1}" / "actor" / "huggingface"
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def difference(row: dict, model: AutoModelForCausalLM) -> float:
+    """Largest difference between a row's old_log_probs and the model's, in nats."""
+    prompt, response = row["prompts"], row["responses"]
+    logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    found = logits.log_softmax(-1).gather(-1, torch.tensor(response)[:, None])[:, 0]
+    return (found - torch.tensor(row["old_log_probs"])).abs().max().item()
+
+
 def test_a_killed_run_resumes_with_the_questions_rows_and_choices_of_one_that_was_not(arithmetic, policy, tmp_path):
     whole, killed, resumed = tmp_path / "whole", tmp_path / "killed", tmp_path / "resumed"
-    done = train(arithmetic, policy, whole, *REPLAY)
+    hugging_face = "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
+    done = train(arithmetic, policy, whole, *REPLAY, "trainer.save_freq=1", hugging_face)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     report = check_dump(whole / "dump", 0.9, frozenset({1}), replay=True)
     assert report.rows_of_earlier_steps > 0  # with the log-probs that they were sampled with
+    check_against_old_weights(whole, policy)
 
     played = {"SPO_RECORDED": str(whole / "dump")}
     train_and_kill(arithmetic, policy, killed, SAVED + 1, *REPLAY, RECORDED, **played)
