@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml scripts/setup_cpu.sh scripts/constraints_cpu.txt
 
 setup: $(STAMP)  ## make .venv with everything that runs on a machine without a GPU
 
-demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vineppo|grpo|grpo-mask|rloo|reinforce-pp|ppo
+demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vineppo|equal-parts|grpo|grpo-mask|rloo|reinforce-pp|ppo
 	$(PY) -m examples.demo --method $(METHOD)
 
 test: $(STAMP)  ## all tests but the slow ones, under 15 minutes on two cores

@@ -3,7 +3,7 @@
 # `make demo METHOD=...` prepares DATA and MODEL and runs this; every argument is passed on to verl (Hydra).
 set -euo pipefail
 
-METHOD=${METHOD:-tree}                     # tree chain vineppo grpo grpo-mask rloo reinforce-pp ppo
+METHOD=${METHOD:-tree}                     # tree chain vineppo equal-parts grpo grpo-mask rloo reinforce-pp ppo
 DATA=${DATA:-outputs/demo/data}            # folder with train.parquet and validation.parquet
 MODEL=${MODEL:-outputs/demo/policy}        # Hugging Face folder
 OUT=${OUT:-outputs/demo}                   # metrics.jsonl and checkpoints go here
@@ -23,7 +23,7 @@ case "$METHOD" in
         SHAPE=(algorithm.spo.chain.trajectories="${TRAJECTORIES:-4}"
                algorithm.spo.chain.continuations="${CONTINUATIONS:-3}"
                algorithm.spo.chain.cut_interval="${CUT_INTERVAL:-2}") ;;
-    vineppo)
+    vineppo|equal-parts)
         SHAPE=(algorithm.spo.chain.trajectories="${TRAJECTORIES:-4}"
                algorithm.spo.chain.continuations="${CONTINUATIONS:-3}") ;;
     ppo)

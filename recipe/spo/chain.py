@@ -4,6 +4,8 @@ The value of a cut is the mean reward of K fresh continuations from the state th
 
     V(cut) = 1/K * sum of R(continuation k)
 
+which is unbiased, with Var V(cut) = p (1 - p) / K for rewards of 0 and 1, p being the true value.
+
 A cut c of a response is the state after its first c tokens; c = 0 is the prompt. The response's own
 rest is not one of the continuations: where the cut stands was chosen by looking at the token behind
 it, so that rest is no fair draw from the state.

@@ -26,6 +26,7 @@ Pure: neither verl, vLLM nor Ray is imported here.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -136,9 +137,21 @@ def find_rule(name: str, known: Mapping[str, Rule]) -> Rule:
     return rule
 
 
-def tree_rule(name: str, strength: float) -> TreeRule:
+def check_arguments(function: Callable[..., object], *arguments: str) -> None:
+    """Check that a rule can be called with the arguments it will get.
+
+    Raises:
+        UnknownRule: naming them.
+    """
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        raise UnknownRule(f"{function!r} must take ({', '.join(arguments)})") from None
+
+
+def tree_rule(name: str, strength: float | None) -> TreeRule:
     """The tree rule that the settings name, see `find_rule`; `strength` is for `shrinkage`."""
-    return find_rule(name, {**TREE_RULES, SHRINKAGE: shrinkage(strength)})
+    return find_rule(name, {**TREE_RULES, SHRINKAGE: shrinkage(strength or 0.0)})
 
 
 def chain_rule(name: str) -> ChainRule:

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.spo.compat.machine import PLATFORM_VARIABLE, is_cpu_machine, platform_name
 from recipe.spo.compat.versions import VersionError, check_verl_version
-from recipe.spo.settings import ChainSettings, GroupSettings, ReplaySettings, SettingsError, SPOSettings, TreeSettings
+from recipe.spo.reader import SettingsError
+from recipe.spo.settings import ChainSettings, GroupSettings, ReplaySettings, SPOSettings, TreeSettings
 
 NODES = {
     "": SPOSettings,
@@ -33,7 +34,7 @@ def refuse(message: object) -> NoReturn:
 
 def main() -> None:
     """Entry point: check, compose the configuration, run."""
-    from recipe.spo.preflight import check_override_names
+    from recipe.spo.overrides import check_override_names
 
     try:
         check_verl_version()
@@ -75,6 +76,7 @@ def check_plugin() -> None:
 
 def run(config: DictConfig) -> None:
     """Run a composed configuration from checks to the end of training."""
+    from hydra.errors import InstantiationException
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -91,7 +93,7 @@ def run(config: DictConfig) -> None:
     auto_set_device(config)
     try:
         validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, InstantiationException) as error:
         refuse(f"verl refuses the configuration: {error}")
     if settings.normalize == "micro_batch":
         from recipe.spo.algorithm import policy_loss_name

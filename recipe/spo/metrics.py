@@ -27,7 +27,7 @@ def selection_counts(selection: Selection) -> Counts:
         "dropped_zero_advantage": selection.zero_advantage,
         "dropped_all_masked": selection.all_masked,
         "questions_without_rows": int(not selection.rows),
-        "trained_tokens": sum(sum(row.response_mask) for row in selection.rows),
+        "trainable_tokens": sum(sum(row.response_mask) for row in selection.rows),
         "row_tokens": sum(len(row.response_ids) for row in selection.rows),
         "advantage_abs": sum(max(map(abs, row.advantages)) for row in selection.rows),
     }
@@ -98,7 +98,7 @@ SHOWN = (
     "continuations",
     "continuation_tokens",
     "generated_tokens",
-    "trained_tokens",
+    "trainable_tokens",
     "questions_without_rows",
     "dropped_zero_advantage",
     "dropped_all_masked",
@@ -129,7 +129,7 @@ def step_metrics(counts: Sequence[Mapping[str, float]], failed_questions: int) -
     metrics["spo/early_leaf_share"] = total["early_leaves"] / max(total["leaves"], 1)
     metrics["spo/unfinished_leaf_share"] = total["unfinished_leaves"] / max(total["leaves"], 1)
     metrics["spo/zero_advantage_share"] = total["dropped_zero_advantage"] / max(total["samples"], 1)
-    metrics["spo/trained_token_share"] = total["trained_tokens"] / max(total["row_tokens"], 1)
+    metrics["spo/trainable_token_share"] = total["trainable_tokens"] / max(total["row_tokens"], 1)
     metrics["spo/advantage_abs"] = total["advantage_abs"] / max(total["rows"], 1)
     metrics["spo/prefix_cache_hit_rate"] = total["cached_tokens"] / max(total["prompt_tokens"], 1)
     metrics["spo/rollout_seconds_per_question"] = total["rollout_seconds"] / total["questions"]

@@ -34,7 +34,8 @@ def low_probability_cuts(log_probs: Sequence[float], threshold: float, interval:
 
     With L the tokens of probability < threshold, in order, the cuts are L[0], L[interval],
     L[2 * interval], ... So a segment begins with an improbable token and holds exactly `interval`
-    of them, the last segment 1 to `interval`. The authors' code does the same; the paper asks for
+    of them, the last segment 1 to `interval`. The authors' code does the same, by the
+    trainer's probabilities where ours are the sampler's; the paper asks for
     segments with equal numbers of such tokens, which this is for a given number of them a segment.
 
     Args:

@@ -2,8 +2,8 @@
 
 verl imports this module, and nothing more, at the end of `import verl`; an exception here is logged
 at DEBUG level only, so `main_spo` checks before it starts anything. Names registered with verl:
-advantage estimator `spo`, policy loss `spo`, and, on a machine without a GPU, platform `cpu`.
-The trainer `spo_sync` is registered where it is used (see `compat/task_runner.py`).
+advantage estimator `spo`, policy losses `spo`, `spo_whitened` and `spo_published`, and, on a machine
+without a GPU, platform `cpu`. The trainer `spo_sync` is registered where it is used (see `compat/task_runner.py`).
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def missing_registrations() -> list[str]:
     missing = []
     if "spo" not in ADV_ESTIMATOR_REGISTRY:
         missing.append("advantage estimator 'spo'")
-    if "spo" not in POLICY_LOSS_REGISTRY:
-        missing.append("policy loss 'spo'")
+    missing += [
+        f"policy loss '{name}'" for name in ("spo", "spo_whitened", "spo_published") if name not in POLICY_LOSS_REGISTRY
+    ]
     if is_cpu_machine() and PlatformRegistry.get("cpu") is None:
         missing.append("platform 'cpu'")
     return missing

@@ -29,12 +29,14 @@ class Candidate:
         born: step in which it was sampled.
         question: identity of its question.
         path: identity within its rollout.
+        content: digest of its tokens, for questions that are drawn twice in a step.
         key: where the row is kept.
     """
 
     born: int
     question: str
     path: str
+    content: str
     key: str = field(compare=False)
 
 

@@ -36,7 +36,15 @@ class Curves:
         return max(self.root_value, default=0)
 
 
-SUMMED = ("questions", "segments", "rows", "generated_tokens", "trained_tokens", "skipped_updates", "failed_questions")
+SUMMED = (
+    "questions",
+    "segments",
+    "trained_rows",
+    "generated_tokens",
+    "trained_tokens",
+    "skipped_updates",
+    "failed_questions",
+)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def select_rows(
         prompt_ids: the prompt's token ids.
         samples: samples of one prompt.
         mask_threshold: rho of the probability mask, or `None` for no mask.
-        keep_all: keep rows without signal too, so that their tokens count in the normaliser Z.
+        keep_all: keep rows without signal too, so that their trained tokens count in the normaliser Z.
 
     Returns:
         The rows in the order of the samples, with the counts of what was left out: samples without
@@ -93,11 +93,11 @@ def select_rows(
     for sample in samples:
         mask = probability_mask(sample.log_probs, mask_threshold)
         advantages = [a * m for a, m in zip(sample.advantages, mask, strict=True)]
-        if not any(advantages) and not keep_all:
-            if any(sample.advantages) and not any(mask):
-                selection.all_masked += 1
-            else:
-                selection.zero_advantage += 1
+        if not any(mask) and any(sample.advantages):
+            selection.all_masked += 1
+            continue
+        if not any(mask) or not (any(advantages) or keep_all):
+            selection.zero_advantage += 1
             continue
         selection.rows.append(
             Row(

@@ -7,7 +7,8 @@ SPO-chain, which stands *before* an improbable token, a segment of a tree ends *
 k-th improbable token: with its decision, not before it. Ending it before would favour states from
 which something improbable happened to follow, and bias V(parent). The chain has no such means.
 
-These partitions are ours: the paper's tree cuts by length alone.
+These partitions are ours: the paper's tree cuts by length alone. Equal parts and sentences, whose ends
+show only later, are for chains.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """

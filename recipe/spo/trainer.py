@@ -25,9 +25,9 @@ from verl.utils.debug.metrics import calculate_debug_metrics
 from recipe.spo.algorithm import row_advantages
 from recipe.spo.batching import optimizer_step_order
 from recipe.spo.dump import Dump
+from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.queue import PATH_TAG, QUESTION_TAG, NoTrainableRows
 from recipe.spo.rollout.waiting import load_waiting_rows, save_waiting_rows
-from recipe.spo.settings import settings_of
 
 
 @register_trainer("spo_sync")
@@ -47,7 +47,7 @@ class SPOTrainer(PPOTrainerSync):
             return super()._step_once(metrics, timing_raw, sample_batch_size)
         except NoTrainableRows as nothing:
             metrics.update(nothing.metrics)
-            metrics["spo/skipped_updates"] = 1
+            metrics.update({"spo/skipped_updates": 1, "spo/trained_rows": 0, "spo/trained_tokens": 0})
             self.on_sample_end()
             return nothing.prompts
 
@@ -91,10 +91,16 @@ class SPOTrainer(PPOTrainerSync):
         data["old_log_probs"] = data.pop("rollout_log_probs")
         tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=data)
         # verl's comparison of sampler and trainer is about one policy: new rows only.
-        new = [key for key, old in zip(batch.keys, waited, strict=True) if not old]
-        fields = ["old_log_probs", "rollout_log_probs", "response_mask", "responses"]
-        fresh = tq.kv_batch_get(keys=new, partition_id=batch.partition_id, select_fields=fields) if new else None
-        if fresh is not None:
+        for name in [name for name in metrics if name.startswith("training/rollout_")]:
+            del metrics[name]
+        new = [
+            key
+            for key, tag, old in zip(batch.keys, batch.tags, waited, strict=True)
+            if not old and not tag.get("is_padding")
+        ]
+        if new:
+            fields = ["old_log_probs", "rollout_log_probs", "response_mask", "responses"]
+            fresh = tq.kv_batch_get(keys=new, partition_id=batch.partition_id, select_fields=fields)
             metrics.update(calculate_debug_metrics(DataProto(batch=fresh.to_padded_tensor())))
         return batch
 
@@ -112,6 +118,8 @@ class SPOTrainer(PPOTrainerSync):
         # verl's rejection sampling narrows response_mask alone; its engine normalises by loss_mask.
         mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
         mask["loss_mask"] = mask.pop("response_mask")
+        metrics["spo/trained_rows"] = sum(not tag.get("is_padding") for tag in batch.tags)
+        metrics["spo/trained_tokens"] = mask["loss_mask"].values().sum().item()
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=mask)
 
     def _mask(self, batch: KVBatchMeta, metrics: dict) -> None:
@@ -119,15 +127,11 @@ class SPOTrainer(PPOTrainerSync):
         field = "old_log_probs" if self.spo.mask_source == "trainer" else "rollout_log_probs"
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[field, "response_mask"])
         mask = data["response_mask"]
-        # Padding rows copy a real row's rollout_log_probs, which are longer than their own response.
-        log_probs = [row[:n] for row, n in zip(data.pop(field).unbind(), mask.offsets().diff().tolist(), strict=True)]
-        improbable = torch.cat(log_probs).exp() < self.spo.mask_threshold
+        improbable = data.pop(field).values().exp() < self.spo.mask_threshold
         narrowed = torch.nested.nested_tensor_from_jagged(mask.values() * improbable, mask.offsets())
         data["response_mask"], data["loss_mask"] = narrowed, narrowed.clone()
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
-        trained = narrowed.values().sum().item()
-        metrics["spo/trained_tokens"] = trained
-        metrics["spo/trained_token_share"] = trained / max(mask.values().sum().item(), 1)
+        metrics["spo/trained_tokens"] = narrowed.values().sum().item()
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         with _mini_batch_of(self.config.critic, len(batch) // self.spo.optimizer_steps):
@@ -150,10 +154,12 @@ class SPOTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        if self.global_steps and self.spo.replay.max_age:
+        if self.global_steps:
             trainer = self.config.trainer
             named = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
-            load_waiting_rows(Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"))
+            folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
+            # Without replay now, rows that waited then are counted as expired by the first step.
+            load_waiting_rows(folder, required=self.spo.replay.max_age > 0)
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int

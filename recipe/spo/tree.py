@@ -5,6 +5,12 @@ segment is the edge that leads to it. Values follow the paper (section 4.2, SPO-
 
     V(leaf) = reward of the whole response          V(node) = mean of V over its children
 
+V is unbiased. A state with b children, each valued by b' children of its own that are leaves, has
+
+    Var V = (Var over children of their true value + mean over children of Var(reward) / b') / b
+
+(law of total variance), so that the first level's b counts most.
+
 Departures from the authors' code: nodes hold token ids, never text; a response that did not finish
 is worth `unfinished_reward` whatever its text says (the authors grade the last segment alone).
 

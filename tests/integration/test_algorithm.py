@@ -77,6 +77,13 @@ def test_a_step_without_trained_tokens_is_zero_and_not_nan():
     assert loss == 0.0 and torch.equal(gradient, torch.zeros_like(gradient))
 
 
+def test_verls_k3_is_the_papers():
+    from verl.trainer.ppo.core_algos import kl_penalty
+
+    log_prob, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0])
+    assert kl_penalty(log_prob, reference, "low_var_kl").tolist() == pytest.approx([0.0, math.e - 2])
+
+
 def test_the_plug_in_registers_everything_with_verl():
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 

@@ -26,8 +26,8 @@ def compose_actor(*overrides: str):
     from verl.utils.config import omega_conf_to_dataclass
 
     from recipe.spo.algorithm import policy_loss_name
+    from recipe.spo.parsing import settings_of
     from recipe.spo.preflight import check_verl_settings
-    from recipe.spo.settings import settings_of
 
     actor = "actor_rollout_ref.actor"
     with initialize_config_module("recipe.spo.config", version_base=None):

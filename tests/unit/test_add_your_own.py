@@ -17,7 +17,9 @@ from recipe.spo.advantage import chain_samples, tree_samples
 from recipe.spo.chain import ChainRollout, Trajectory
 from recipe.spo.credit import chain_rule, tree_rule
 from recipe.spo.cutting import chain_partition
-from recipe.spo.settings import SettingsError, SPOSettings, parse_settings
+from recipe.spo.parsing import parse_settings
+from recipe.spo.reader import SettingsError
+from recipe.spo.settings import SPOSettings
 from recipe.spo.tree import compute_values
 from tests.builders import inner, leaf, root_of
 from tests.conftest import REPOSITORY

@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from recipe.spo.overrides import check_override_names
+from recipe.spo.parsing import parse_settings
 from recipe.spo.preflight import (
     PreflightError,
     check_data_files,
-    check_override_names,
     check_prompt_lengths,
     check_run,
     check_verl_settings,
     load_tokenizer,
 )
-from recipe.spo.settings import SettingsError, parse_settings
+from recipe.spo.reader import SettingsError
 from tests.unit.test_settings import DEFAULTS
 
 
@@ -58,11 +59,15 @@ def config(tmp_path, model):
                 "spo": DEFAULTS,
             },
             "critic": {"enable": False},
+            "transfer_queue": {
+                "backend": {"storage_backend": "SimpleStorage", "SimpleStorage": {"total_storage_size": 100000}}
+            },
             "trainer": {"total_epochs": 2, "total_training_steps": None, "v1": {"trainer_mode": "spo_sync"}},
             "data": {
                 "train_files": data,
                 "val_files": [data],
                 "train_batch_size": 4,
+                "seed": 42,
                 "train_max_samples": -1,
                 "max_prompt_length": 16,
                 "max_response_length": 100,
@@ -77,9 +82,19 @@ def config(tmp_path, model):
                     "loss_agg_mode": "token-mean",
                     "ppo_max_token_len_per_gpu": 1024,
                     "policy_loss": {"loss_mode": "spo"},
+                    "clip_ratio": 0.2,
+                    "clip_ratio_low": 0.2,
+                    "clip_ratio_high": 0.2,
+                    "use_kl_loss": True,
+                    "kl_loss_type": "low_var_kl",
                 },
+                "ref": {"log_prob_use_dynamic_bsz": True, "log_prob_micro_batch_size_per_gpu": None},
                 "rollout": {
                     "n": 1,
+                    "top_p": 1.0,
+                    "top_k": -1,
+                    "log_prob_use_dynamic_bsz": True,
+                    "log_prob_micro_batch_size_per_gpu": None,
                     "temperature": 1.0,
                     "calculate_log_probs": True,
                     "max_model_len": None,
@@ -100,8 +115,18 @@ PPO = {
     "algorithm.spo.tree": None,
     "algorithm.spo.group": {"responses": 8},
     "algorithm.spo.credit": None,
+    "algorithm.spo.normalize": "batch",
 }
-PUBLISHED = {"algorithm.spo.as_published_code": True, "algorithm.spo.normalize": "micro_batch"}
+PUBLISHED = {
+    "algorithm.spo.as_published_code": True,
+    "algorithm.spo.normalize": "micro_batch",
+    "algorithm.spo.mask_source": "trainer",
+}
+FIXED = {
+    **PUBLISHED,
+    "actor_rollout_ref.actor.use_dynamic_bsz": False,
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 8,
+}
 WRONG = {
     "rollout.n is 8: it must be 1": {"actor_rollout_ref.rollout.n": 8},
     "adv_estimator is 'grpo'": {"algorithm.adv_estimator": "grpo"},
@@ -111,6 +136,22 @@ WRONG = {
     "critic.enable is True: method tree has no critic": {"critic.enable": True},
     "critic.enable is False: method ppo needs its critic": {**PPO, "algorithm.adv_estimator": "gae"},
     "adv_estimator is 'spo': it must be 'gae' for method ppo": {**PPO, "critic.enable": True},
+    "rollout.log_prob_micro_batch_size_per_gpu is 64: it must divide 32": {
+        **FIXED,
+        "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum",
+        "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": False,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 64,
+    },
+    "clip_ratio_low and _high": {
+        **FIXED,
+        "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum",
+        "actor_rollout_ref.actor.clip_ratio_high": 0.3,
+    },
+    "kl_loss_type is 'k4': choose one of": {"actor_rollout_ref.actor.kl_loss_type": "k4"},
+    "data.seed is null": {"data.seed": None},
+    "total_storage_size=1000 is less than the 1032 rows": {
+        "transfer_queue.backend.SimpleStorage.total_storage_size": 1000
+    },
     "as_published_code needs micro-batches of a fixed number of rows": PUBLISHED,
     "loss_agg_mode is 'token-mean': algorithm.spo.as_published_code sums": {
         **PUBLISHED,
@@ -217,11 +258,19 @@ def test_misspelt_overrides_are_caught(override):
 
 
 def test_settings_of_another_method_are_caught():
-    with pytest.raises(SettingsError, match="method=tree does not use algorithm.spo.chain; method=chain, method=vine"):
+    with pytest.raises(
+        SettingsError, match="does not use algorithm.spo.chain; it belongs to method=chain, "
+    ):
         check_override_names(["algorithm.spo.chain.continuations=4"], {})
-    with pytest.raises(SettingsError, match="method=grpo does not use algorithm.spo.tree; method=tree do"):
+    with pytest.raises(SettingsError, match="method=grpo does not use algorithm.spo.tree; it belongs to method=tree"):
         check_override_names(["method=grpo", "algorithm.spo.tree.branch_factors=[2]"], {})
     check_override_names(["method=vineppo", "algorithm.spo.chain.continuations=4"], {})
+    check_override_names(["--config-name", "mine", "algorithm.spo.chain.continuations=4"], {})  # a file's method
+
+
+def test_the_method_is_chosen_by_its_preset():
+    with pytest.raises(SettingsError, match="choose with method=NAME, one of tree, chain, vineppo"):
+        check_override_names(["algorithm.spo.method=chain"], {})
 
 
 def test_checks_do_not_import_the_stack():

@@ -17,7 +17,7 @@ NO_LIMITS = ReplaySettings(rows_per_step=None, rows_per_question=None, max_age=0
 
 
 def rows(question: str, number: int, born: int = 0) -> list[Candidate]:
-    return [Candidate(born, question, f"{i:03d}", f"{born}/{question}/{i}") for i in range(number)]
+    return [Candidate(born, question, f"{i:03d}", "", f"{born}/{question}/{i}") for i in range(number)]
 
 
 def choose(candidates, step=0, seed=0, **settings):

@@ -71,7 +71,7 @@ def test_counts_of_a_tree_worked_by_hand():
     assert (counts["nodes_1"], counts["nodes_2"]) == (2, 2)
     assert (counts["leaves"], counts["early_leaves"], counts["unfinished_leaves"]) == (3, 1, 1)
     # V() = (1/2 + 1) / 2 = 3/4; one token of each leaf and the inner node's only one are improbable.
-    assert (counts["rows"], counts["trained_tokens"], counts["root_value"]) == (4, 4, 0.75)
+    assert (counts["rows"], counts["trainable_tokens"], counts["root_value"]) == (4, 4, 0.75)
     assert counts["advantage_abs"] == 0.25 + 0.25 + 0.5 + 0.5
 
 
@@ -103,10 +103,11 @@ def test_a_row_whose_credit_the_mask_hides_is_counted_as_without_signal():
     assert not selection.rows and (selection.zero_advantage, selection.all_masked) == (1, 0)
 
 
-def test_keeping_rows_without_signal_keeps_all():
-    samples = [sample(0.0, [0.5]), sample(0.5, [0.95])]
-    rows = select_rows([1], samples, 0.9, keep_all=True).rows
-    assert [row.response_mask for row in rows] == [[1], [0]]
+def test_keeping_rows_without_signal_keeps_those_with_a_trained_token():
+    samples = [sample(0.0, [0.5]), sample(0.5, [0.95]), sample(0.0, [0.95])]
+    selection = select_rows([1], samples, 0.9, keep_all=True)
+    assert [row.response_mask for row in selection.rows] == [[1]]
+    assert (selection.zero_advantage, selection.all_masked) == (1, 1)
 
 
 @given(st.lists(st.floats(-20, 0), min_size=1), st.one_of(st.none(), st.floats(0.01, 1.0)))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipe.spo.preflight import METHOD_SHAPES
-from recipe.spo.settings import SettingsError, parse_settings
+from recipe.spo.overrides import METHOD_SHAPES
+from recipe.spo.parsing import parse_settings
+from recipe.spo.reader import SettingsError
 
 CONFIG = Path(__file__).parents[2] / "recipe/spo/config"
 DEFAULTS = yaml.safe_load((CONFIG / "spo_trainer.yaml").read_text())["algorithm"]["spo"]
@@ -19,7 +20,7 @@ METHODS = sorted(path.stem for path in (CONFIG / "method").glob("*.yaml"))
 def of_method(name: str) -> dict:
     """`algorithm.spo` as `method=NAME` composes it."""
     preset = yaml.safe_load((CONFIG / "method" / f"{name}.yaml").read_text())
-    return {**copy.deepcopy(DEFAULTS), **(preset["algorithm"]["spo"] if "algorithm" in preset else preset)}
+    return {**copy.deepcopy(DEFAULTS), **preset["algorithm"]["spo"]}
 
 
 def settings(response_length: int = 1024, of: str = "tree", **changes):
@@ -43,6 +44,12 @@ def test_every_preset_is_legal_and_fills_the_node_that_shapes_it(name):
     shapes = {"tree": spo.tree, "chain": spo.chain, "group": spo.group}
     assert shapes.pop(METHOD_SHAPES[name]) is not None and not any(shapes.values())
     assert spo.max_samples == {"tree": 258}.get(name, 8)
+
+
+def test_runs_of_different_methods_have_different_names():
+    """Their names are part of their checkpoint folders, and verl resumes from what it finds there."""
+    names = {yaml.safe_load(path.read_text())["trainer"]["experiment_name"] for path in (CONFIG / "method").iterdir()}
+    assert len(names) == len(METHODS)
 
 
 def test_presets_are_those_that_the_command_line_knows():
@@ -95,7 +102,7 @@ CHAIN_BAD = {
     "chain.max_steps is 0": {"chain": {"partition": "lines", "cut_interval": None, "max_steps": 0}},
     "unknown key algorithm.spo.chain.continuation": {"chain": {"continuation": 4}},
     "algorithm.spo.tree is .*method chain does not use it": {"tree": {"branch_factors": [2]}},
-    "credit is 'mean': for method chain choose one of difference": {"credit": "mean"},
+    "credit is 'mean': for method chain: choose one of difference": {"credit": "mean"},
     "cut_threshold is 0": {"cut_threshold": 0},
     "cut_threshold is 1.01": {"cut_threshold": 1.01},
 }
@@ -103,7 +110,11 @@ GROUP_BAD = {
     "group.responses is 1: a single response": {"group": {"responses": 1}},
     "algorithm.spo.chain is .*method group does not use it": {"chain": {"continuations": 4}},
 }
-PPO_BAD = {"credit is 'mean': PPO's advantages come from its critic": {"credit": "mean"}}
+PPO_BAD = {
+    "normalize is 'none': verl whitens PPO's advantages": {"normalize": "none"},
+    "keep_zero_advantage is True: PPO trains every": {"keep_zero_advantage": True},
+    "credit is 'mean': PPO's advantages come from its critic": {"credit": "mean"},
+}
 
 
 @pytest.mark.parametrize(
@@ -121,9 +132,15 @@ def test_wrong_settings_of_other_methods_are_refused_by_name(of, message, change
 
 BAD = {
     "chain is .*method tree does not use it": {"chain": {"continuations": 4}},
-    "credit is 'best': for method tree choose one of mean": {"credit": "best"},
-    "credit is 'no.such.module:rule': for method tree cannot be imported": {"credit": "no.such.module:rule"},
-    "shrinkage is -1": {"shrinkage": -1},
+    "credit is 'best': for method tree: choose one of mean": {"credit": "best"},
+    "credit is 'no.such.module:rule': for method tree: cannot be imported": {"credit": "no.such.module:rule"},
+    "shrinkage is -1": {"credit": "shrinkage", "shrinkage": -1},
+    "shrinkage is None": {"credit": "shrinkage"},
+    "shrinkage is 2.0: only credit=shrinkage uses it": {"shrinkage": 2.0},
+    "credit is 'math:atan2': for method tree: .*must take .path": {"credit": "math:atan2"},
+    "mask_source is 'trainer': there is no mask": {"mask_source": "trainer", "mask_threshold": None},
+    "mask_source is 'rollout': as_published_code masks by": {"as_published_code": True, "normalize": "micro_batch"},
+    "rows_per_step is 3: at least one row for each": {"replay": {"rows_per_step": 3}},
     "normalize is 'all'": {"normalize": "all"},
     "as_published_code whitens by micro-batch": {"as_published_code": True},
     "mask_source is 'both'": {"mask_source": "both"},

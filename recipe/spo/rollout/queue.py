@@ -28,8 +28,8 @@ WORD_EVERY = 60.0
 COUNTS_TAG = "spo_counts"
 #: Tag of a prompt's key: why its rollout failed.
 ERROR_TAG = "spo_error"
-#: Tags of a row: its question's identity, and its own within the rollout.
-QUESTION_TAG, PATH_TAG = "question", "path"
+#: Tags of a row: its question's identity, its own within the rollout, a digest of its tokens.
+QUESTION_TAG, PATH_TAG, CONTENT_TAG = "question", "path", "content"
 
 
 class NoTrainableRows(Exception):
@@ -103,7 +103,10 @@ class RolloutQueue(ReplayBuffer):
 
         rows = {key: tag for key, tag in tags.items() if not tag.get("is_prompt")}
         choice = choose_rows(
-            (Candidate(tag["global_steps"], tag[QUESTION_TAG], tag[PATH_TAG], key) for key, tag in rows.items()),
+            (
+                Candidate(tag["global_steps"], tag[QUESTION_TAG], tag[PATH_TAG], tag[CONTENT_TAG], key)
+                for key, tag in rows.items()
+            ),
             step=global_steps,
             settings=self.replay,
             seed=self.seed,
@@ -124,13 +127,14 @@ class RolloutQueue(ReplayBuffer):
         return KVBatchMeta(partition_id=partition_id, keys=keys, tags=[rows[key] for key in keys]), metrics
 
     def _wait_for_prompts(self, batch_size: int) -> dict[str, dict[str, Any]]:
-        last_word = time.monotonic()
+        started = last_word = time.monotonic()
         while True:
             tags = (tq.kv_list("train") or {}).get("train", {})
             done = sum(1 for tag in tags.values() if tag.get("status") in ("finished", "failure"))
             if done >= batch_size:
                 return tags
             if time.monotonic() - last_word > WORD_EVERY:
-                last_word = time.monotonic()
+                started = last_word = time.monotonic()
                 logger.warning("waiting for rollouts: %d of %d prompts are done", done, batch_size)
-            time.sleep(self.poll_interval)
+            # A long wait is looked at less often: each look ships the tags of all rows.
+            time.sleep(max(self.poll_interval, min(2.0, 0.05 * (time.monotonic() - started))))

@@ -23,13 +23,15 @@ def save_waiting_rows(folder: Path, keys: Sequence[str]) -> None:
     torch.save({"keys": list(keys), "tags": [tags[key] for key in keys], "fields": fields}, folder / FILE)
 
 
-def load_waiting_rows(folder: Path) -> list[str]:
-    """Put a checkpoint's waiting rows back into the queue; returns their keys.
+def load_waiting_rows(folder: Path, required: bool) -> list[str]:
+    """Put a checkpoint's waiting rows, if there are any, back into the queue; returns their keys.
 
     Raises:
-        MissingRows: the checkpoint holds none, as one of a run without replay.
+        MissingRows: they are required, and the checkpoint is one of a run without replay.
     """
     path = folder / FILE
+    if not path.exists() and not required:
+        return []
     if not path.exists():
         raise MissingRows(
             f"{path} is missing: this checkpoint was written without replay. Set algorithm.spo.replay.max_age=0, "

@@ -31,12 +31,12 @@ from recipe.spo.credit import chain_rule, tree_rule
 from recipe.spo.cutting import chain_partition, tree_stop
 from recipe.spo.dump import Dump
 from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
+from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.chain import grow_chain
-from recipe.spo.rollout.queue import COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
+from recipe.spo.rollout.queue import CONTENT_TAG, COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
 from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.rows import Row, select_rows
-from recipe.spo.settings import settings_of
 from recipe.spo.tree import Node, compute_values, endings
 
 #: Dataset columns that a row keeps; the rest would be copied to every worker with each row.
@@ -192,12 +192,13 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         kept = {name: prompt[name] for name in KEPT_COLUMNS if name in prompt}
         keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
         # Not the data set's index, which is 0 throughout where a file has none.
-        question = hashlib.sha256(str(prompt_ids).encode()).hexdigest()[:16]
+        question = digest(prompt_ids)
         tags = [
             {
                 "status": "success",
                 QUESTION_TAG: question,
                 PATH_TAG: ".".join(map(str, row.path)),
+                CONTENT_TAG: digest([*row.prompt_ids, *row.response_ids]),
                 "prompt_len": len(row.prompt_ids),
                 "response_len": len(row.response_ids),
                 "seq_len": len(row.prompt_ids) + len(row.response_ids),
@@ -213,6 +214,11 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             tags=tags,
             partition_id="train",
         )
+
+
+def digest(token_ids: Sequence[int]) -> str:
+    """A short name for tokens, the same in every process and run."""
+    return hashlib.sha256(str(list(token_ids)).encode()).hexdigest()[:16]
 
 
 def no_credit(path: Sequence[Node]) -> float:

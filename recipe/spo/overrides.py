@@ -1,0 +1,53 @@
+"""The command line's overrides, looked at before Hydra composes anything.
+
+Hydra answers a misspelt key with a call for a `+`, and a key of another method with a puzzle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from recipe.spo.reader import SettingsError, unknown_key
+
+#: config/method/NAME.yaml -> the node of `algorithm.spo` that shapes its rollouts.
+METHOD_SHAPES = {
+    "tree": "tree",
+    "chain": "chain",
+    "vineppo": "chain",
+    "equal_parts": "chain",
+    "grpo": "group",
+    "grpo_mask": "group",
+    "rloo": "group",
+    "reinforce_pp": "group",
+    "ppo": "group",
+}
+#: With one of these a configuration file decides on the method.
+CONFIG_FLAGS = ("--config-name", "--config-dir", "--config-path", "-cn", "-cd", "-cp")
+
+
+def check_override_names(arguments: Sequence[str], known: Mapping[str, Sequence[str]]) -> None:
+    """Catch keys that cannot be meant.
+
+    Args:
+        arguments: the command line.
+        known: the keys of `algorithm.spo` and of the nodes under it.
+
+    Raises:
+        SettingsError: naming the key, and what to write instead.
+    """
+    names = [argument.lstrip("+~").split("=", 1)[0] for argument in arguments]
+    for name in names:
+        where, _, leaf = name.rpartition(".")
+        if where in known and leaf not in known[where]:
+            raise unknown_key(where, leaf, known[where])
+    if "algorithm.spo.method" in names:
+        raise SettingsError(f"algorithm.spo.method: choose with method=NAME, one of {', '.join(METHOD_SHAPES)}")
+    if any(argument.startswith(CONFIG_FLAGS) for argument in arguments):
+        return
+    chosen = dict(argument.split("=", 1) for argument in arguments if "=" in argument).get("method", "tree")
+    shape = METHOD_SHAPES.get(chosen)
+    for name in names:
+        other = name.removeprefix("algorithm.spo.").split(".")[0]
+        if name.startswith("algorithm.spo.") and shape and other in set(METHOD_SHAPES.values()) - {shape}:
+            fitting = ", ".join(f"method={method}" for method, node in METHOD_SHAPES.items() if node == other)
+            raise SettingsError(f"{name}: method={chosen} does not use algorithm.spo.{other}; it belongs to {fitting}")
