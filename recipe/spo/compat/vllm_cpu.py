@@ -28,13 +28,18 @@ def keep_linear_weights() -> None:
     layer_utils.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm
 
 
+#: Seconds for which a reader looks again and again before it sleeps: a step of a tiny model, which is
+#: over sooner than a sleeper wakes.
+BUSY_SECONDS = 0.003
+
+
 def wait_without_spinning() -> None:
     """Let vLLM's engine sleep while its worker computes, instead of asking again and again.
 
-    For: rate. The engine core reads its worker's answers in a busy loop, which on a few cores takes
-    one of them away from the worker's own threads. Here it waits for the writer's notification. One
-    in a few hundred of those is lost (the socket drops what comes too fast; vLLM's busy loop hides
-    it), so the shared memory is looked at every few milliseconds all the same.
+    For: rate. The engine core reads its worker's answers in a busy loop of up to a second, which on a
+    few cores takes one of them away from the worker's own threads. Here it soon waits for the
+    writer's notification. One in a few hundred of those is lost (the socket drops what comes too
+    fast; vLLM's busy loop hides it), so the shared memory is looked at every few milliseconds too.
     Needless when: vLLM's CPU platform does not spin.
     """
     import functools
@@ -48,7 +53,7 @@ def wait_without_spinning() -> None:
 
     @functools.wraps(original_init)
     def __init__(self: SpinCondition, is_reader: bool, context: object, notify_address: str, **_: float) -> None:
-        original_init(self, is_reader, context, notify_address, busy_loop_s=0.0)
+        original_init(self, is_reader, context, notify_address, busy_loop_s=BUSY_SECONDS)
 
     @functools.wraps(original_wait)
     def wait(self: SpinCondition, timeout_ms: int | None = None) -> None:
