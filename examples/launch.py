@@ -71,7 +71,7 @@ def train(
             bar.update(task, completed=curves(read_records(metrics)).steps)
     except KeyboardInterrupt:
         console.print("Interrupted: waiting for the run to clean up ...")
-        process.send_signal(signal.SIGINT)  # a terminal has done so already; a plain `kill` has not
+        process.terminate()  # a terminal has sent Ctrl-C already; a plain `kill` has not
         process.wait()
         raise
     return Outcome(process.returncode, time.monotonic() - started, peak)
