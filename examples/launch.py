@@ -44,7 +44,7 @@ def train(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     metrics.unlink(missing_ok=True)
-    started, peak = time.monotonic(), 0.0
+    started, look_at_memory, peak = time.monotonic(), 0.0, 0.0
     with open(log, "w", encoding="utf-8") as output:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT)
     bar = Progress(
@@ -66,8 +66,10 @@ def train(
                     last = max(run.accuracy, default=None)
                     note = "" if last is None else f"greedy accuracy {run.accuracy[last]:.1%} after step {last}"
                     bar.update(task, description="training", completed=run.steps, note=note)
-                peak = max(peak, _resident_gib(process.pid))
-                time.sleep(3.0)  # adding up the memory of a dozen processes takes a while
+                if time.monotonic() >= look_at_memory:  # adding it up over a dozen processes slows them down
+                    peak = max(peak, _resident_gib(process.pid))
+                    look_at_memory = time.monotonic() + 20.0
+                time.sleep(3.0)
             bar.update(task, completed=curves(read_records(metrics)).steps)
     except KeyboardInterrupt:
         console.print("Interrupted: waiting for the run to clean up ...")
