@@ -258,9 +258,7 @@ def test_misspelt_overrides_are_caught(override):
 
 
 def test_settings_of_another_method_are_caught():
-    with pytest.raises(
-        SettingsError, match="does not use algorithm.spo.chain; it belongs to method=chain, "
-    ):
+    with pytest.raises(SettingsError, match="does not use algorithm.spo.chain; it belongs to method=chain, "):
         check_override_names(["algorithm.spo.chain.continuations=4"], {})
     with pytest.raises(SettingsError, match="method=grpo does not use algorithm.spo.tree; it belongs to method=tree"):
         check_override_names(["method=grpo", "algorithm.spo.tree.branch_factors=[2]"], {})
