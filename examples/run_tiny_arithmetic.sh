@@ -11,7 +11,7 @@ PYTHON=${PYTHON:-python}
 
 QUESTIONS=${QUESTIONS:-24}                 # a step
 OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
-STEPS=${STEPS:-45}
+STEPS=${STEPS:-50}
 LR=${LR:-1e-4}
 
 # Sizes that generate about as many tokens a step for every method.
