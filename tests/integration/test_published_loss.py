@@ -50,6 +50,9 @@ def published():
     fixed = [
         "actor_rollout_ref.actor.use_dynamic_bsz=False",
         f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={ROWS}",
+        f"actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu={ROWS}",
+        f"actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu={ROWS}",
+        "algorithm.spo.mask_source=trainer",
     ]
     return compose_actor("algorithm.spo.as_published_code=True", WHITENED, SUM_OF_KL, *fixed)
 
