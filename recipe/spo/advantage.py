@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from recipe.spo.chain import ChainRollout
 from recipe.spo.credit import ZERO_ADVANTAGE, ChainRule, TreeRule, difference, mean
+from recipe.spo.partition import segments
 from recipe.spo.tree import Node, walk
 
 
@@ -80,7 +80,8 @@ def chain_samples(rollout: ChainRollout, rule: ChainRule = difference) -> Iterat
         cuts, carry zero.
 
     Raises:
-        ValueError: a reward or a value is missing, or the rule does not give one number a segment.
+        ValueError: a reward or a value is missing, the cuts are none, or the rule does not give one
+            finite number a segment.
     """
     values = rollout.values()
     for index, trajectory in enumerate(rollout.trajectories):
@@ -91,7 +92,7 @@ def chain_samples(rollout: ChainRollout, rule: ChainRule = difference) -> Iterat
         if len(credits) != len(cuts):
             raise ValueError(f"the credit rule gave {len(credits)} advantages for {len(cuts)} segments")
         advantages = [0.0] * len(response.token_ids)
-        for (begin, end), credit in zip(pairwise([*cuts, len(advantages)]), credits, strict=True):
+        for (begin, end), credit in zip(segments(cuts, len(advantages)), credits, strict=True):
             advantages[begin:end] = [_clean(credit)] * (end - begin)
         yield Sample(
             path=(index,),

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from recipe.spo.chain import ChainRollout, State, Trajectory
+from recipe.spo.partition import segments
 from recipe.spo.rollout.sampler import Sampler
 from recipe.spo.rollout.tree import first_error
 from recipe.spo.settings import ChainSettings
@@ -67,8 +68,7 @@ async def grow_chain(
 
 def _check_cuts(trajectory: Trajectory) -> None:
     cuts, tokens = trajectory.cuts, len(trajectory.response.token_ids)
-    if any(b <= a for a, b in zip(cuts, cuts[1:], strict=False)) or (cuts and not 0 <= cuts[0] <= cuts[-1] < tokens):
-        raise ValueError(
-            f"the partition cut a response of {tokens} tokens at {cuts}: cuts must be strictly increasing, "
-            "from 0 to the number of tokens less one"
-        )
+    try:
+        segments(cuts, tokens)
+    except ValueError as error:
+        raise ValueError(f"the partition cut a response of {tokens} tokens at {cuts}: {error}") from None

@@ -64,6 +64,12 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             else eos_token_ids(self.tokenizer, self.model_config.generation_config)
         )
         self.dump = Dump(self.settings.dump_dir) if self.settings.dump_dir else None
+        # Once a worker: what it learns about tokens serves every prompt.
+        threshold, decode = self.settings.cut_threshold, self.tokenizer.decode
+        if self.settings.chain is not None:
+            self.cutting = chain_partition(self.settings.chain, threshold, decode)
+        else:
+            self.cutting = tree_stop(self.settings.tree_shape, threshold, decode)
 
     async def _run_agent_loop(
         self,
@@ -119,13 +125,10 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
 
     async def _grow(self, sampler: Sampler, prompt_ids: list[int], prompt: Mapping[str, Any]) -> Node | ChainRollout:
         """Sample a tree or a chain, ungraded."""
-        settings, decode = self.settings, self.tokenizer.decode
+        settings = self.settings
         if settings.chain is not None:
-            partition = chain_partition(settings.chain, settings.cut_threshold, decode)
-            return await grow_chain(sampler, prompt_ids, settings.chain, partition, self.response_length)
-        shape = settings.tree_shape
-        stop = tree_stop(shape, settings.cut_threshold, decode)
-        return await grow_tree(sampler, prompt_ids, shape, self.response_length, stop)
+            return await grow_chain(sampler, prompt_ids, settings.chain, self.cutting, self.response_length)
+        return await grow_tree(sampler, prompt_ids, settings.tree_shape, self.response_length, self.cutting)
 
     def _credit(self, rollout: Node | ChainRollout) -> tuple[list[Sample], dict[str, float]]:
         """Values, advantages, and the rollout's counts."""
