@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.writer import DataError, Row, make_row, run, write_splits
-
-DATA_SOURCE = "spo/arithmetic"
+from data_prep.errors import DataError, run
+from data_prep.manifest import manifest
+from data_prep.names import ARITHMETIC
+from data_prep.writer import Row, make_row, write_splits
 
 PEOPLE = {
     "Ann": "she",
@@ -126,7 +127,7 @@ def to_rows(split: str, problems: list[Problem]) -> list[Row]:
     """Puts the problems of a split into verl's schema."""
     return [
         make_row(
-            data_source=DATA_SOURCE,
+            data_source=ARITHMETIC,
             question=problem.question,
             answer=problem.solution,
             ground_truth=str(problem.answer),
@@ -171,8 +172,10 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
     )
     order = ("train", "validation", "test")
-    for path in write_splits(args.out, {split: to_rows(split, problems[split]) for split in order}):
-        print(f"{path}: {len(problems[path.stem])} problems")
+    rows = {split: to_rows(split, problems[split]) for split in order}
+    write_splits(args.out, rows, manifest(ARITHMETIC, args=args))
+    for split in order:
+        print(f"{args.out / split}.parquet: {len(rows[split])} problems")
 
 
 if __name__ == "__main__":

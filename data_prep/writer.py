@@ -4,14 +4,19 @@ Every data set becomes `<out>/<split>.parquet` with the columns of `SCHEMA`. A b
 or an unreadable file raises `DataError`, which `run` turns into one line on stderr.
 """
 
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from data_prep.errors import DataError, one_line
+from data_prep.errors import run as run
+from data_prep.placing import place
 
 Row = dict[str, Any]
 
@@ -31,15 +36,16 @@ SCHEMA = pa.schema(
                     ("index", pa.int64()),
                     ("question", pa.string()),
                     ("answer", pa.string()),
+                    ("id", pa.string()),
+                    ("subject", pa.string()),
+                    ("level", pa.string()),
                 ]
             ),
         ),
     ]
 )
 
-
-class DataError(ValueError):
-    """Something the user can mend: the message says what is wrong, where, and what to do."""
+MANIFEST = "manifest.json"
 
 
 def make_row(
@@ -50,8 +56,11 @@ def make_row(
     ground_truth: str,
     split: str,
     index: int,
-    prompt: str | None = None,
+    prompt: str | Sequence[Mapping[str, str]] | None = None,
     ability: str = "math",
+    id: str | None = None,
+    subject: str | None = None,
+    level: str | None = None,
 ) -> Row:
     """Makes one row in verl's schema.
 
@@ -62,22 +71,37 @@ def make_row(
         ground_truth: The final answer that the reward compares with.
         split: `train`, `validation` or `test`.
         index: Number of the problem, unique within the split.
-        prompt: What the user says; the question where not given.
+        prompt: What the user says, or all messages of the prompt; the question where not given.
         ability: verl's label for the kind of task.
+        id: Name of the problem in its data set, if it has one.
+        subject: Its field of mathematics, if the data set tells.
+        level: Its difficulty, if the data set tells.
 
     Returns:
         The row, not yet checked; `write_splits` checks it.
     """
+    if prompt is None or isinstance(prompt, str):
+        prompt = [{"role": "user", "content": question if prompt is None else prompt}]
     return {
         "data_source": data_source,
-        "prompt": [{"role": "user", "content": question if prompt is None else prompt}],
+        "prompt": [dict(message) for message in prompt],
         "ability": ability,
         "reward_model": {"style": "rule", "ground_truth": ground_truth},
-        "extra_info": {"split": split, "index": index, "question": question, "answer": answer},
+        "extra_info": {
+            "split": split,
+            "index": index,
+            "question": question,
+            "answer": answer,
+            "id": id,
+            "subject": subject,
+            "level": level,
+        },
     }
 
 
-def write_splits(out: Path, splits: Mapping[str, Sequence[Row]]) -> list[Path]:
+def write_splits(
+    out: Path, splits: Mapping[str, Sequence[Row]], manifest: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Checks and writes all splits of a data set, each to `<out>/<split>.parquet`.
 
     All splits are checked and written to temporary files before the first one is put in place, so
@@ -86,34 +110,29 @@ def write_splits(out: Path, splits: Mapping[str, Sequence[Row]]) -> list[Path]:
     Args:
         out: Folder to write to; made if absent.
         splits: Rows by name of the split.
+        manifest: What `manifest.json` says of the data set, besides the hashes of the files, which are added. Without
+            it none is written, and one that is there goes, as it would describe other files.
 
     Returns:
-        The files written, in the order of `splits`.
+        The files written, in the order of `splits`, then the manifest.
 
     Raises:
-        DataError: A split is empty, a row is not usable, or `out` holds a split that this data set
-            does not have and which would be taken for a part of it.
+        DataError: A split is empty, a row is not usable, `out` holds a split that this data set does not have and
+            which would be taken for a part of it or a half-written file, or it cannot be written to.
     """
     for split, rows in splits.items():
         _check_split(split, rows)
-    stale = [s for s in SPLITS if s not in splits and (out / f"{s}.parquet").exists()]
-    if stale:
-        raise DataError(
-            f"{out / stale[0]}.parquet is left from another data set and this one has no "
-            f"{stale[0]} split; delete it or choose another --out"
-        )
-    targets = [out / f"{split}.parquet" for split in splits]
-    partial = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        for path, rows in zip(partial, splits.values(), strict=True):
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), path)
-        for path, target in zip(partial, targets, strict=True):
-            os.replace(path, target)
-    finally:
-        for path in partial:
-            path.unlink(missing_ok=True)
-    return targets
+    _check_target(out, splits)
+    files = {f"{split}.parquet": _to_bytes(rows) for split, rows in splits.items()}
+    if manifest is None:
+        return place(out, files, delete=[MANIFEST])
+    rows_of = {f"{split}.parquet": len(rows) for split, rows in splits.items()}
+    files_said = [
+        {"name": name, "rows": rows_of[name], "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    ]
+    text = json.dumps({**manifest, "files": files_said}, indent=2, ensure_ascii=False) + "\n"
+    return place(out, {**files, MANIFEST: text.encode()})
 
 
 def read_split(data: Path, split: str) -> list[Row]:
@@ -127,38 +146,50 @@ def read_split(data: Path, split: str) -> list[Row]:
         raise DataError(f"{path} does not exist; make it with one of the data_prep commands")
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path} is not a parquet file: {one_line(error)}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a parquet file: {one_line(error)}; make it again") from error
     if not table.schema.equals(SCHEMA):
-        raise DataError(f"{path} has other columns than the data_prep commands write")
+        raise DataError(f"{path} has other columns than the data_prep commands write; make it again")
     return table.to_pylist()
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command; an error of the user's ends it with one line on stderr and exit status 2."""
-    try:
-        main()
-    except (DataError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+def _to_bytes(rows: Sequence[Row]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), buffer)
+    return buffer.getvalue()
 
 
-def one_line(error: BaseException) -> str:
-    """Gives an error's message on one line."""
-    return " ".join(str(error).split())
+def _check_target(out: Path, splits: Mapping[str, Any]) -> None:
+    """Refuses to write beside or over files that are not what they seem."""
+    for split in SPLITS:
+        path = out / f"{split}.parquet"
+        if not path.is_file():
+            continue
+        if split not in splits:
+            raise DataError(
+                f"{path} is left from another data set and this one has no "
+                f"{split} split; delete it or choose another --out"
+            )
+        try:
+            pq.ParquetFile(path).close()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{path} cannot be read as parquet, as if half-written ({one_line(error)}); delete it, then run again"
+            ) from error
 
 
 def _check_split(split: str, rows: Sequence[Row]) -> None:
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     if not rows:
-        raise DataError(f"the {split} split would be empty")
+        raise DataError(f"the {split} split would be empty; loosen the options that drop rows, or check the source")
     seen: set[int] = set()
     for row in rows:
         info = row["extra_info"]
         index = info["index"]
         texts = {
             "question": info["question"],
+            **{f"prompt ({message['role']})": message["content"] for message in row["prompt"][:-1]},
             "prompt": row["prompt"][-1]["content"],
             "answer": info["answer"],
             "ground_truth": row["reward_model"]["ground_truth"],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import writer
+from data_prep import placing, writer
 from data_prep.arithmetic import draw_problem, generate, to_rows
 from data_prep.writer import DataError, make_row, read_split, write_splits
 from tests.conftest import run_module
@@ -114,6 +114,7 @@ def test_the_files_are_what_verl_reads(tmp_path):
         "train.parquet",
         "validation.parquet",
         "test.parquet",
+        "manifest.json",
     }
 
 
@@ -165,13 +166,15 @@ def test_an_error_while_writing_leaves_the_files_as_they_were(tmp_path, monkeypa
     write_splits(tmp_path, {"train": [row()]})
     before = (tmp_path / "train.parquet").read_bytes()
 
-    def full_disk(table, path):
-        path.write_bytes(b"half")
+    def full_disk(path, data):
+        path.write_bytes(data[:4])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(writer.pq, "write_table", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(placing, "_write", full_disk)
+    with pytest.raises(DataError, match="cannot write to .*No space left on device"):
         write_splits(tmp_path, {"train": [row(1)]})
+    with pytest.raises(DataError, match="No space left on device"):
+        write_splits(tmp_path / "new" / "folder", {"train": [row(1)]})
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
     assert (tmp_path / "train.parquet").read_bytes() == before
 

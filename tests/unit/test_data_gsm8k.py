@@ -1,11 +1,7 @@
 """GSM8K preparation, on small files made here and, where it is at hand, on the real data."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import types
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,15 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import gsm8k
+from data_prep.hub import read_hub
 from data_prep.sources import Record
+from data_prep.templates import HASHES
 from data_prep.writer import DataError, read_split
-from recipe.spo.rewards.gsm8k import compute_score
-from tests.conftest import REPOSITORY, run_module
-
-REAL_DATA = Path(os.environ.get("SPO_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
-needs_real_data = pytest.mark.skipif(
-    not (REAL_DATA / "gsm8k_train.jsonl").is_file(), reason="the real GSM8K files are not here"
-)
+from recipe.spo.rewards.score import compute_score
+from tests.preparing import REAL_DATA, Done, assert_refused, needs_real_data, questions, run_here, stub_hub, write_lines
 
 PROBLEMS = [
     {"question": f"What is {n} and {n}?", "answer": f"It is {n}+{n}=<<{n}+{n}={2 * n}>>\n#### {2 * n}"}
@@ -29,17 +22,8 @@ PROBLEMS = [
 ]
 
 
-def prepare(source: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return run_module("data_prep.gsm8k", "--source", source, "--out", out, *options)
-
-
-def write_lines(path: Path, rows: list[object]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def questions(out: Path, split: str) -> list[str]:
-    return [row["extra_info"]["question"] for row in read_split(out, split)]
+def prepare(source: Path, out: Path, *options: object) -> Done:
+    return run_here(gsm8k, "--source", source, "--out", out, *options)
 
 
 @pytest.fixture
@@ -55,8 +39,8 @@ def folder(tmp_path) -> Path:
 def test_a_folder_makes_three_splits(folder, tmp_path):
     done = prepare(folder, tmp_path / "out", "--validation", 4)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^train +15 +15 +0  train 11, validation 4$", done.stdout, re.M)
-    assert re.search(r"^test +5 +5 +0  test 5$", done.stdout, re.M)
+    assert re.search(r"^train +15 +15 +15 +0  train 11, validation 4$", done.stdout, re.M)
+    assert re.search(r"^test +5 +5 +5 +0  test 5$", done.stdout, re.M)
     train, validation = questions(tmp_path / "out", "train"), questions(tmp_path / "out", "validation")
     assert (len(train), len(validation)) == (11, 4)
     assert sorted(train + validation) == sorted(p["question"] for p in PROBLEMS[:15])
@@ -67,7 +51,7 @@ def test_a_row_in_full(folder, tmp_path):
     prepare(folder, tmp_path / "out", "--validation", 4)
     assert read_split(tmp_path / "out", "test")[2] == {
         "data_source": "openai/gsm8k",
-        "prompt": [{"role": "user", "content": "What is 17 and 17? " + gsm8k.INSTRUCTION}],
+        "prompt": [{"role": "user", "content": "What is 17 and 17? " + HASHES.chat}],
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": "34"},
         "extra_info": {
@@ -75,6 +59,9 @@ def test_a_row_in_full(folder, tmp_path):
             "index": 2,
             "question": "What is 17 and 17?",
             "answer": "It is 17+17=<<17+17=34>>\n#### 34",
+            "id": None,
+            "subject": None,
+            "level": None,
         },
     }
 
@@ -90,7 +77,11 @@ def test_one_file_makes_no_test_split(folder, tmp_path):
     done = prepare(folder / "train.jsonl", tmp_path / "out", "--validation", 4)
     assert done.returncode == 0, done.stderr
     assert "no test split is written" in done.stdout
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"train.parquet", "validation.parquet"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "train.parquet",
+        "validation.parquet",
+        "manifest.json",
+    }
 
 
 def test_the_same_options_give_the_same_bytes(folder, tmp_path):
@@ -112,7 +103,7 @@ def test_no_question_is_in_two_splits_and_what_is_dropped_is_told(tmp_path):
     write_lines(source / "train.jsonl", [*PROBLEMS[:10], again, PROBLEMS[12]])
     write_lines(source / "test.jsonl", PROBLEMS[10:15])
     done = prepare(source, tmp_path / "out", "--validation", 2)
-    assert re.search(r"^train +12 +10 +2  train 8, validation 2$", done.stdout, re.M)
+    assert re.search(r"^train +12 +12 +10 +2  train 8, validation 2$", done.stdout, re.M)
     assert "dropped 1: the same question is in test\n" in done.stdout
     assert "dropped 1: the same question is in this file\n" in done.stdout
 
@@ -170,48 +161,49 @@ def test_bad_sources(tmp_path):
     assert_refused(prepare(empty, out), "more than one train file: train-0.jsonl, train-1.jsonl", out)
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], message: str, out: Path) -> None:
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
-    assert not out.exists()
-
-
 def test_a_folder_may_hold_other_data_sets(tmp_path):
     write_lines(tmp_path / "math_train.jsonl", [{"problem": "?"}])
     write_lines(tmp_path / "gsm8k_train.jsonl", PROBLEMS)
-    train, test = gsm8k.read_source(tmp_path)
-    assert (len(train), test) == (20, [])
+    (train,) = gsm8k.read_local(tmp_path)
+    assert len(train.records) == 20
+    assert train.origin["name"] == "gsm8k_train.jsonl"
 
 
 def test_the_hub(monkeypatch):
-    def load_dataset(*name):
-        assert name == ("openai/gsm8k", "main")
-        return {"train": PROBLEMS[:15], "test": PROBLEMS[15:]}
+    commit = "0123456789" * 4
+    stub_hub(monkeypatch, {("openai/gsm8k", "main"): {"train": PROBLEMS[:15], "test": PROBLEMS[15:]}}, commit=commit)
+    train, test = read_hub("openai/gsm8k", ["train", "test"], gsm8k.FIELDS, config="main")
+    assert [record.fields for record in train.records] == PROBLEMS[:15]
+    assert test.records[4] == Record(PROBLEMS[19], 4, "openai/gsm8k/main test, row 5")
+    assert (test.origin["name"], test.origin["revision"], test.origin["rows"]) == ("openai/gsm8k/main", commit, 5)
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    train, test = gsm8k.read_hub()
-    assert [record.fields for record in train] == PROBLEMS[:15]
-    assert test[4] == Record(PROBLEMS[19], 4, "openai/gsm8k/main test, row 5")
+
+def test_a_hub_without_the_split(monkeypatch):
+    stub_hub(monkeypatch, {("openai/gsm8k", "main"): {"train": PROBLEMS[:15]}})
+    with pytest.raises(DataError, match="openai/gsm8k/main has no split 'test'.*--source"):
+        read_hub("openai/gsm8k", ["train", "test"], gsm8k.FIELDS, config="main")
+
+
+def test_the_command_reads_the_hub(monkeypatch, tmp_path):
+    stub_hub(monkeypatch, {("openai/gsm8k", "main"): {"train": PROBLEMS[:15], "test": PROBLEMS[15:]}})
+    done = run_here(gsm8k, "--out", tmp_path, "--validation", 4, "--revision", "v1")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert [source["revision"] for source in manifest["sources"]] == ["v1", "v1"]
 
 
 def test_the_hub_out_of_reach(monkeypatch):
-    def load_dataset(*name):
-        raise ConnectionError("no route\nto host")
-
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    stub_hub(monkeypatch, {})
     with pytest.raises(DataError, match=r"ConnectionError: no route to host.*--source"):
-        gsm8k.read_hub()
+        read_hub("openai/gsm8k", ["train", "test"], gsm8k.FIELDS, config="main")
 
 
 @needs_real_data
 def test_the_real_data(tmp_path):
     done = prepare(REAL_DATA, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^train +7473 +7473 +0  train 7100, validation 373$", done.stdout, re.M)
-    assert re.search(r"^test +1319 +1319 +0  test 1319$", done.stdout, re.M)
+    assert re.search(r"^train +7473 +7473 +7473 +0  train 7100, validation 373$", done.stdout, re.M)
+    assert re.search(r"^test +1319 +1319 +1319 +0  test 1319$", done.stdout, re.M)
     rows = {split: read_split(tmp_path, split) for split in ("train", "validation", "test")}
     for part, commas, negative in ((("train", "validation"), 79, 3), (("test",), 14, 2)):
         truths, golds = [], []
