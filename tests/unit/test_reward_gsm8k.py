@@ -6,12 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recipe.spo.rewards.gsm8k import MAX_DIGITS, compute_score
+from recipe.spo.rewards.gsm8k import MAX_DIGITS, grade
+from recipe.spo.rewards.score import compute_score
+from recipe.spo.rewards.verdict import Reason, Verdict
 
 
 def graded(response: str, truth: str = "18") -> tuple[float, str]:
     result = compute_score("openai/gsm8k", response, truth)
-    assert set(result) == {"score", "acc", "pred"}
     assert result["score"] == result["acc"]
     return result["score"], result["pred"]
 
@@ -37,10 +38,17 @@ def graded(response: str, truth: str = "18") -> tuple[float, str]:
         ("#### 100", "100", 1.0, "100"),
         ("#### 18.", "18", 1.0, "18"),
         ("#### 18, and that is it", "18", 1.0, "18"),
-        ("#### The answer is 18 of 20", "18", 1.0, "18"),
-        ("#### 17\nno, wait\n#### 18", "18", 1.0, "18"),
-        ("#### 18\n#### 17", "18", 0.0, "17"),
-        ("#### 18\n#### none", "18", 0.0, ""),
+        ("#### The answer is 18 of them", "18", 1.0, "18"),
+        ("#### 17\n\nno, wait\n#### 18", "18", 1.0, "18"),
+        ("#### 18\n\n#### 17", "18", 0.0, "17"),
+        ("#### 17\nno, wait\n#### 18", "18", 0.0, ""),
+        ("#### 18\n#### 18.0", "18", 1.0, "18"),
+        ("#### 17 #### 18", "18", 0.0, ""),  # two answers
+        ("#### 18\n#### none", "18", 1.0, "18"),
+        ("#### 18\n#### 12,34", "18", 0.0, ""),
+        ("#### Step one\n9 + 9\n\n#### 18", "18", 1.0, "18"),
+        ("<think>#### 17</think>#### 18", "18", 1.0, "18"),
+        ("<think>#### 18", "18", 0.0, ""),
         ("The answer is 18", "18", 0.0, ""),
         ("### 18", "18", 0.0, ""),
         ("", "18", 0.0, ""),
@@ -54,6 +62,73 @@ def graded(response: str, truth: str = "18") -> tuple[float, str]:
 )
 def test_what_counts_as_the_answer(response, truth, score, pred):
     assert graded(response, truth) == (score, pred)
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ("#### 18", Reason.CORRECT),
+        ("#### 17", Reason.WRONG),
+        ("18", Reason.NO_ANSWER),
+        ("#### eighteen", Reason.NO_ANSWER),
+        ("#### 12,34", Reason.NO_ANSWER),
+        ("#### 17\n#### 18", Reason.AMBIGUOUS),
+        ("#### 12,34\n#### 18", Reason.AMBIGUOUS),
+    ],
+)
+def test_reasons(response, reason):
+    assert grade(response, "18").reason is reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("18 dollars", "18 apples.", "$18", "$ 18", "\\$18", "18.00", "**18**", "\\boxed{18}", "18%", "(18)", "`18`"),
+        *("18 cm", "18 cm^2", "18 m\u00b2", "18 km/h", "$18/hour", "18m", "18 kids", "18 - that is all", "Total - 18"),
+        *("9 + 9 = 18", "9 \u00d7 2 = $18", "9+9=18 apples", "x = 18", "3*6 = 2*9 = 18", "1,2 and 3 give = 18"),
+    ],
+)
+def test_what_may_stand_around_the_number(line):
+    assert graded(f"#### {line}") == (1.0, "18")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("minus 18", "Negative 18", "- 18", "\u221218", "\u2212 18", "\u201318", "- $18", "$ - 18", "-\\$18"),
+        *("**-18**", "-**18**", "\\boxed{-18}", "2 - 20 = -18", "the answer is -18", "minus $18"),
+    ],
+)
+def test_ways_to_write_a_minus(line):
+    assert graded(f"#### {line}", "-18") == (1.0, "-18")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("18 + 5", "18 or 19", "18 to 20", "18-20", "18 of 20", "2 apples, 18 pears", "1 234", "18:30", "18 (9 + 9)"),
+        *("18k", "18 K", "18M", "18 B", "18 bn", "18 million", "**18** thousand", "18\\text{ million}", "18 hundred"),
+        *("18 dozen", "18-dozen", "18 and a half", "18\u00bd", "18 Billion dollars", "18 thirds"),
+        *(
+            "18\u00d72",
+            "18x2",
+            "18 x 2",
+            "18 \\times two",
+            "18 +",
+            "36/2",
+            "36 / 2",
+            "18^{2}",
+            "18\u00b2",
+            "18e5",
+            "18 e5",
+        ),
+        *("\\frac{36}{2}", "\\frac18", "\\sqrt{18}", "\u221a18", "--18", "minus -18", "18 = 9 + 9", "x = 17, y = 18"),
+    ],
+)
+def test_what_is_not_one_number_cannot_be_read(line):
+    for truth in ("18", "-18", "1"):
+        assert grade(f"#### {line}", truth) == Verdict(Reason.NO_ANSWER)
+    assert grade(f"#### {line}\n#### 18", "18").reason is Reason.AMBIGUOUS
 
 
 def test_numbers_are_compared_exactly():
@@ -70,14 +145,14 @@ def test_a_number_may_have_so_many_digits_and_no_more():
     assert graded(f"#### 1.{longest}", "1") == (0.0, "")
 
 
-@pytest.mark.parametrize("unit", ["9", "123,", "-$", "$-", "#", "#### ", ".", "1.", ","])
+@pytest.mark.parametrize("unit", ["9", "123,", "-$", "$-", "#", "#### ", ".", "1.", ",", "minus ", "*", "=", "1="])
 def test_long_responses_are_graded_fast(unit):
     started = time.process_time()
     graded("#### " + unit * (1_000_000 // len(unit)))
     assert time.process_time() - started < 2
 
 
-@given(st.text() | st.text("#$-\u2212,. \n0123456789", max_size=30).map("#### ".__add__))
+@given(st.text() | st.text("#$-\u2212,. \n=+*/kx0123456789", max_size=30).map("#### ".__add__))
 @example("#### \ud800")
 @example("\x00")
 def test_no_response_raises(response):

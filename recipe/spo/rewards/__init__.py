@@ -1,1 +1,1 @@
-"""Rewards: one file a task, each with verl's `compute_score`."""
+"""Rewards: graders of responses, one file a task; `score` is verl's entry to all of them."""
