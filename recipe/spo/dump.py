@@ -57,6 +57,7 @@ def node_record(node: Node) -> dict[str, Any]:
         "log_probs": node.log_probs,
         "finished": node.finished,
         "reward": node.reward,
+        "verdict": node.verdict,
         "value": node.value,
         "children": [node_record(child) for child in node.children],
     }
@@ -81,6 +82,7 @@ def node_of(record: Mapping[str, Any]) -> Node:
         record["finished"],
         [node_of(child) for child in record["children"]],
         record["reward"],
+        record.get("verdict", ""),
         record["value"],
     )
 

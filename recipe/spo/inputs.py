@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from recipe.spo.rewards import score
+
 REQUIRED_COLUMNS = ("data_source", "reward_model")
 
 
@@ -47,6 +49,32 @@ def check_data_files(key: str, files: Any, prompt_key: str = "prompt") -> None:
             raise PreflightError(f"{key}: {path} holds no rows")
         if "ground_truth" not in [field.name for field in table.schema_arrow.field("reward_model").type]:
             raise PreflightError(f"{key}: {path}: column reward_model lacks ground_truth, which rewards compare with")
+
+
+def check_ground_truths(key: str, files: Any, reward_function: DictConfig | None) -> None:
+    """Check that every row's data source has a grader, and that the grader can read its ground truth.
+
+    Nothing is checked for a reward function other than this package's.
+
+    Raises:
+        PreflightError: naming the key, the file and the row.
+    """
+    if reward_function is None or not _is_ours(str(reward_function.get("path"))):
+        return
+    options = dict(reward_function.get("reward_kwargs") or {})
+    known = {name: options[name] for name in ("task", "grader") if name in options}
+    for path, number, row in _rows(files, ["data_source", "reward_model"]):
+        try:
+            score.grader_for(row["data_source"], **known)("", row["reward_model"]["ground_truth"])
+        except ValueError as error:
+            raise PreflightError(f"{key}: row {number} of {path}: {error}") from None
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a reward function's path is this package's `score`, as a module or as a file."""
+    if path.startswith("pkg://"):
+        return path.removeprefix("pkg://") == score.__name__
+    return os.path.realpath(os.path.expanduser(path)) == os.path.realpath(score.__file__)
 
 
 def load_tokenizer(model: DictConfig) -> Any:
@@ -105,8 +133,8 @@ def check_prompt_lengths(key: str, data: DictConfig, files: Any, tokenizer: Any)
     limit, template_options = data.max_prompt_length, dict(data.get("apply_chat_template_kwargs") or {})
     long: list[str] = []
     total = 0
-    for path, number, messages in _prompts(files, data.prompt_key):
-        total += 1
+    for path, number, row in _rows(files, [data.prompt_key]):
+        total, messages = total + 1, row[data.prompt_key]
         try:
             text = tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False, **template_options
@@ -141,9 +169,9 @@ def row_count(path: str) -> int:
     return pq.ParquetFile(path).metadata.num_rows
 
 
-def _prompts(files: Any, column: str) -> Iterable[tuple[str, int, list[dict[str, str]]]]:
+def _rows(files: Any, columns: list[str]) -> Iterable[tuple[str, int, dict[str, Any]]]:
     import pyarrow.parquet as pq
 
     for path in paths_of(files):
-        for number, messages in enumerate(pq.read_table(path, columns=[column])[column].to_pylist()):
-            yield path, number, messages
+        for number, row in enumerate(pq.read_table(path, columns=columns).to_pylist()):
+            yield path, number, row

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recipe.spo.chain import ChainRollout
+from recipe.spo.rewards.verdict import Reason
 from recipe.spo.rows import Selection
 from recipe.spo.tree import Node, walk
 
@@ -87,6 +88,10 @@ def _count_ending(counts: Counts, node: Node, early: bool) -> None:
     counts["leaf_reward"] += node.reward or 0.0
     counts["early_leaves"] += int(node.finished and early)
     counts["unfinished_leaves"] += int(not node.finished)
+    if node.verdict:
+        # A reward function of one's own may give any reason: one metric for all of those.
+        reason = node.verdict if node.verdict in tuple(Reason) else "other"
+        counts[f"verdict_{reason}"] = counts.get(f"verdict_{reason}", 0) + 1
 
 
 #: Sums that are shown as they are, where a rollout has them.
@@ -135,4 +140,7 @@ def step_metrics(counts: Sequence[Mapping[str, float]], failed_questions: int) -
     metrics["spo/rollout_seconds_per_question"] = total["rollout_seconds"] / total["questions"]
     for name in sorted(n for n in total if n.startswith("nodes_")):
         metrics[f"spo/nodes_at_depth_{name.removeprefix('nodes_')}"] = total[name]
+    if any(name.startswith("verdict_") for name in total):
+        for reason in (*Reason, "other"):
+            metrics[f"spo/verdict/{reason}_share"] = total.get(f"verdict_{reason}", 0) / max(total["leaves"], 1)
     return metrics

@@ -5,11 +5,12 @@ Starting the stack takes a minute; a wrong path or a branch factor of zero shoul
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.spo.inputs import (
     PreflightError,
     check_data_files,
+    check_ground_truths,
     check_prompt_lengths,
     load_tokenizer,
     paths_of,
@@ -39,6 +40,7 @@ def check_run(config: DictConfig) -> SPOSettings:
     check_queue_size(config, settings)
     for key in ("train_files", "val_files"):
         check_data_files(f"data.{key}", config.data[key], config.data.prompt_key)
+        check_ground_truths(f"data.{key}", config.data[key], OmegaConf.select(config, "reward.custom_reward_function"))
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
     dropped = {
         key: check_prompt_lengths(f"data.{key}", config.data, config.data[key], tokenizer)

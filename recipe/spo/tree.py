@@ -34,6 +34,7 @@ class Node:
         finished: the policy ended the response here (EOS or a stop sequence).
         children: nodes sampled from this state, in the order in which they were asked for.
         reward: reward of the response that ends here; leaves only.
+        verdict: the grader's reason for that reward, such as `wrong`; "" where it gives none.
         value: estimated expected reward from this state, filled in by `compute_values`.
     """
 
@@ -42,6 +43,7 @@ class Node:
     finished: bool = False
     children: list[Node] = field(default_factory=list)
     reward: float | None = None
+    verdict: str = ""
     value: float | None = None
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from recipe.spo.report import read_records
+from recipe.spo.training_log import read_records
 from tests.conftest import REPOSITORY
 
 QUESTIONS, OPTIMIZER_STEPS = 12, 4

@@ -13,7 +13,7 @@ import pytest
 
 from recipe.spo.check_dump import DumpMismatch, check_dump
 from recipe.spo.dump import ROWS, read_dump
-from recipe.spo.report import curves, read_records
+from recipe.spo.training_log import curves, read_records
 from tests.conftest import REPOSITORY
 from tests.e2e.stack import (
     OPTIMIZER_STEPS,
@@ -70,6 +70,20 @@ def test_counts_add_up(run):
         dropped = step["spo/dropped_zero_advantage"] + step["spo/dropped_all_masked"]
         assert step["spo/rows"] + dropped == step["spo/segments"]
         assert step["spo/failed_questions"] == 0
+
+
+def test_every_response_has_a_verdict(run):
+    """In training one a leaf; in validation as numbers that verl averages, `unfinished` among them."""
+    _, _, metrics = run
+    for step in metrics[1:]:
+        shares = {name: value for name, value in step.items() if name.startswith("spo/verdict/")}
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert shares.get("spo/verdict/unfinished_share", 0.0) == step["spo/unfinished_leaf_share"]
+        assert shares.get("spo/verdict/correct_share", 0.0) == pytest.approx(step["spo/leaf_reward"])
+    shares = {name.split("/")[-2]: value for name, value in metrics[0].items() if "/is_" in name and "mean@1" in name}
+    accuracy = next(value for name, value in metrics[0].items() if "/acc/mean@1" in name)
+    assert {"is_wrong", "is_unfinished"} <= set(shares)
+    assert sum(shares.values()) + accuracy == pytest.approx(1.0)
 
 
 def test_optimiser_steps_do_not_depend_on_the_number_of_rows(run):

@@ -15,7 +15,7 @@ from recipe.spo.advantage import chain_samples
 from recipe.spo.chain import ChainRollout, Trajectory
 from recipe.spo.credit import UnknownRule
 from recipe.spo.cutting import chain_partition
-from recipe.spo.metrics import chain_counts
+from recipe.spo.metrics import chain_counts, step_metrics
 from recipe.spo.rollout.chain import grow_chain
 from recipe.spo.rollout.sampler import Sampler, SamplingError
 from recipe.spo.settings import ChainSettings
@@ -239,6 +239,31 @@ def test_counts_worked_by_hand():
         "early_leaves": 0,
         "unfinished_leaves": 1,
         "leaf_reward": 1.0,
+    }
+
+
+def test_verdicts_are_counted_where_the_grader_gives_one():
+    responses = [response([1, 2], 1.0), response([3], 0.0), response([4], 0.0), response([5], 0.0)]
+    for each, verdict in zip(responses, ("correct", "wrong", "of my own", ""), strict=True):
+        each.verdict = verdict
+    counts = chain_counts(chain(*((each, []) for each in responses)))
+    assert {name: n for name, n in counts.items() if name.startswith("verdict")} == {
+        "verdict_correct": 1,
+        "verdict_wrong": 1,
+        "verdict_other": 1,
+    }
+    selection = {"questions": 1, "samples": 4, "rows": 4, "dropped_zero_advantage": 0, "trainable_tokens": 1}
+    worker = {"row_tokens": 1, "advantage_abs": 1, "prompt_tokens": 1, "cached_tokens": 0, "rollout_seconds": 1}
+    metrics = step_metrics([counts | selection | worker], 0)
+    shares = {name.split("/")[2]: share for name, share in metrics.items() if name.startswith("spo/verdict/")}
+    assert shares == {
+        "correct_share": 0.25,
+        "wrong_share": 0.25,
+        "other_share": 0.25,
+        "no_answer_share": 0.0,
+        "unfinished_share": 0.0,
+        "ambiguous_share": 0.0,
+        "timeout_share": 0.0,
     }
 
 

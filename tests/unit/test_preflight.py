@@ -14,12 +14,14 @@ from recipe.spo.parsing import parse_settings
 from recipe.spo.preflight import (
     PreflightError,
     check_data_files,
+    check_ground_truths,
     check_prompt_lengths,
     check_run,
     check_verl_settings,
     load_tokenizer,
 )
 from recipe.spo.reader import SettingsError
+from recipe.spo.rewards import score
 from tests.unit.test_settings import DEFAULTS
 
 
@@ -277,3 +279,32 @@ def test_checks_do_not_import_the_stack():
     code = "import sys, recipe.spo.preflight, recipe.spo.tree, recipe.spo.rows, recipe.spo.batching, recipe.spo.metrics"
     code += ", recipe.spo.rollout.tree\nprint([m for m in ('verl', 'vllm', 'ray', 'torch') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+OURS = {"path": "pkg://recipe.spo.rewards.score", "name": "compute_score"}
+
+
+@pytest.mark.parametrize(
+    ("source", "truth", "options", "complaint"),
+    [
+        ("mine", "1", {}, "row 1 of .*no grader is known for data source 'mine'; known are openai/gsm8k"),
+        ("openai/gsm8k", "one", {}, "row 1 of .*ground truth 'one' is not a number"),
+        ("HuggingFaceH4/MATH-500", " ", {}, "row 1 of .*ground truth ' ' is empty"),
+        ("mine", "[1, 2]", {"task": "point24"}, "row 1 of .*ground truth"),
+        ("mine", "1", {"task": "chess"}, "task 'chess' is not known; there are gsm8k, math, point24"),
+        ("mine", "1", {"task": "math", "grader": "me"}, "grader 'me' is not known"),
+    ],
+)
+def test_every_row_has_a_grader_that_reads_its_truth(tmp_path, source, truth, options, complaint):
+    good = {**question(), "data_source": "openai/gsm8k"} if not options else question()
+    if options.get("task") == "point24":
+        good["reward_model"] = {"ground_truth": '{"numbers": [1, 2, 3, 4], "target": 24}'}
+    bad = {**question(), "data_source": source, "reward_model": {"ground_truth": truth}}
+    data = parquet(tmp_path / "graded.parquet", [good, bad])
+    for path in (OURS["path"], score.__file__):
+        reward = OmegaConf.create({**OURS, "path": path, "reward_kwargs": options})
+        with pytest.raises(PreflightError, match=complaint) as error:
+            check_ground_truths("data.val_files", data, reward)
+        assert str(error.value).startswith("data.val_files: row")
+    check_ground_truths("data.val_files", parquet(tmp_path / "good.parquet", [good] * 2), None)
+    check_ground_truths("data.val_files", data, OmegaConf.create({**OURS, "path": "my_reward.py"}))

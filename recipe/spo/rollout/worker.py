@@ -167,13 +167,15 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             if node.finished:
                 finished.setdefault(response_ids, []).append(node)
             else:
-                node.reward = self.settings.unfinished_reward
+                node.reward, node.verdict = self.settings.unfinished_reward, "unfinished"
         rewards = await asyncio.gather(*(self._reward(prompt_ids, ids, prompt) for ids in finished))
-        for nodes, reward in zip(finished.values(), rewards, strict=True):
+        for nodes, (reward, verdict) in zip(finished.values(), rewards, strict=True):
             for node in nodes:
-                node.reward = reward
+                node.reward, node.verdict = reward, verdict
 
-    async def _reward(self, prompt_ids: list[int], response_ids: Sequence[int], prompt: dict[str, Any]) -> float:
+    async def _reward(
+        self, prompt_ids: list[int], response_ids: Sequence[int], prompt: dict[str, Any]
+    ) -> tuple[float, str]:
         output = AgentLoopOutput(
             prompt_ids=prompt_ids,
             response_ids=list(response_ids),
@@ -186,7 +188,16 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             raise RuntimeError("verl's reward workers returned no score: SPO needs rule-based rewards while sampling")
         if not math.isfinite(output.reward_score):
             raise RuntimeError(f"the reward function gave {output.reward_score}: a reward must be a finite number")
-        return float(output.reward_score)
+        # A user's own reward function need not give a reason.
+        return float(output.reward_score), str(output.extra_fields["reward_extra_info"].get("reason", ""))
+
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
+        """Tell the grader whether the response ended by itself: in validation too, one that did not earns 0."""
+        response_ids = outputs[-1].response_ids
+        # As the sampler sees it: EOS, or fewer tokens than there was room for.
+        finished = len(response_ids) < self.response_length or response_ids[-1] in self.eos_ids
+        extra_info = {**(kwargs.get("extra_info") or {}), "finished": finished}
+        await super()._compute_score(outputs, {**kwargs, "extra_info": extra_info})
 
     async def _write_rows(
         self, rows: Sequence[Row], sampler: Sampler, prompt: Mapping[str, Any], prompt_ids: Sequence[int]
