@@ -7,7 +7,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format smoke-gsm8k bench-tree-rollout clean
+.PHONY: help setup demo test test-slow lint format smoke-gsm8k bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml scripts/setup_cpu.sh scripts/constraints_cpu.txt
 setup: $(STAMP)  ## make .venv with everything that runs on a machine without a GPU
 
 demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vineppo|equal-parts|grpo|grpo-mask|rloo|reinforce-pp|ppo
-	$(PY) -m examples.demo --method $(METHOD)
+	$(PY) -m examples.demo --method $(METHOD) $(if $(STEPS),--steps $(STEPS))
 
 test: $(STAMP)  ## all tests but the slow ones, under 15 minutes on two cores
 	$(PYTEST) -m "not slow"
@@ -42,6 +42,30 @@ smoke-gsm8k: $(STAMP)  ## two SPO-tree steps on real questions: GSM8K=<jsonl or 
 bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's own engine: MODEL=<folder>
 	@test -n "$(MODEL)" || { echo "usage: make bench-tree-rollout MODEL=<model folder>" >&2; exit 2; }
 	$(PY) -m benchmarks.tree_rollout --model "$(MODEL)"
+
+# DATA is what data_prep writes; EXTRA is passed on, see `python -m recipe.spo.evaluate run --help`.
+eval-gsm8k: DATA ?= data/gsm8k
+eval-gsm8k: PRESET ?= gsm8k-paper
+eval-math500: DATA ?= data/math500
+eval-math500: PRESET ?= long-cot-4k
+eval-aime24: DATA ?= data/aime24
+eval-aime24: PRESET ?= long-cot-4k
+eval-aime24: SAMPLES ?= $(if $(filter greedy,$(PRESET)),,16)
+
+eval-gsm8k: $(STAMP)  ## evaluate on GSM8K: MODEL=<folder, checkpoint or hub id> [DATA=] [PRESET=] [SAMPLES=] [EXTRA=]
+	$(call evaluate,gsm8k)
+
+eval-math500: $(STAMP)  ## evaluate on MATH500: MODEL=... [PRESET=long-cot-2k|4k|32k]
+	$(call evaluate,math500)
+
+eval-aime24: $(STAMP)  ## evaluate on AIME24, 16 samples: MODEL=... [PRESET=long-cot-2k|4k|32k|greedy]
+	$(call evaluate,aime24)
+
+define evaluate
+@test -n "$(MODEL)" || { echo "usage: make eval-$(1) MODEL=<model folder, verl checkpoint or hub id>" >&2; exit 2; }
+@test -e "$(DATA)" || { echo "$(DATA) does not exist; make it with: $(PY) -m data_prep.$(1) --out $(DATA) (or DATA=<folder or parquet file>)" >&2; exit 2; }
+$(PY) -m recipe.spo.evaluate run "$(MODEL)" --data "$(DATA)" --preset $(PRESET) $(if $(SAMPLES),--samples $(SAMPLES)) $(EXTRA)
+endef
 
 clean:  ## remove .venv and outputs
 	rm -rf $(VENV) outputs build *.egg-info
