@@ -1,12 +1,14 @@
-"""Reading verl's `file` tracker and summing a run up."""
+"""Summing a run up, and its picture."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
-from recipe.spo.report import ReportError, curves, plot, read_records, standard_error, summary
+from recipe.spo.report import ReportError, main, plot, summary
+from recipe.spo.training_log import curves
 
 
 def records():
@@ -18,13 +20,6 @@ def records():
             "data": {"spo/root_value": 0.4, "spo/generated_tokens": 50.0, "val-core/spo/arithmetic/acc/mean@1": 0.75},
         },
     ]
-
-
-def test_series_and_totals():
-    run = curves(records())
-    assert run.accuracy == {0: 0.25, 2: 0.75}
-    assert run.root_value == {1: 0.2, 2: 0.4}
-    assert (run.totals["generated_tokens"], run.totals["questions"], run.steps) == (150, 4, 2)
 
 
 def test_summary_has_what_a_script_needs():
@@ -40,14 +35,16 @@ def test_a_run_without_validation_is_refused():
         summary(curves(records()[1:]), 256, 1.0)
 
 
-def test_an_unfinished_line_is_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in records()) + '{"step": 3, "da')
-    assert [r["step"] for r in read_records(path)] == [0, 1, 2]
-    assert read_records(tmp_path / "none.jsonl") == []
-
-
 def test_the_picture_is_a_png(tmp_path):
     plot(curves(records()), 256, "title", tmp_path / "new" / "curve.png")
     assert (tmp_path / "new" / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert standard_error(0.5, 0) == 0.0
+
+
+def test_the_command_draws_or_says_in_a_line_why_not(tmp_path, monkeypatch, capsys):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records()))
+    monkeypatch.setattr(sys, "argv", ["report", str(log), "--out", str(tmp_path)])
+    assert main() == 0 and (tmp_path / "curve.png").exists()
+    log.write_text("no record\n")
+    assert main() == 2
+    assert "metrics.jsonl, line 1: not JSON" in capsys.readouterr().err
