@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.launch import show_failure, train
-from recipe.spo.report import ReportError, curves, plot, read_records, summary
+from recipe.spo.report import ReportError, plot, summary
+from recipe.spo.training_log import LogError, curves, read_records
 
 SCRIPT = Path(__file__).with_name("run_tiny_arithmetic.sh")
 #: METHOD -> what it is called in titles.
@@ -39,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--method", choices=list(METHODS), default="tree", help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="default: outputs/demo, or outputs/demo-METHOD")
-    parser.add_argument("--steps", type=int, default=50, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=45, help="training steps (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=256, help="unseen problems (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", help="verl's Hydra overrides, passed on")
     arguments = parser.parse_args()
@@ -76,10 +77,10 @@ def main() -> int:
         show_failure(out / "train.log", outcome.exit_code, console)
         return outcome.exit_code
 
-    run = curves(read_records(out / "metrics.jsonl"))
     try:
+        run = curves(read_records(out / "metrics.jsonl"))
         result = summary(run, arguments.validation, time.monotonic() - started)
-    except ReportError as error:
+    except (LogError, ReportError) as error:
         console.print(f"[red]error:[/red] {error}")
         return 1
     result["peak_memory_gib"] = round(outcome.peak_memory_gib, 2)

@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from recipe.spo.report import curves, read_records
+from recipe.spo.training_log import curves, read_records
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,19 @@ set -euo pipefail
 METHOD=${METHOD:-tree}                     # tree chain vineppo equal-parts grpo grpo-mask rloo reinforce-pp ppo
 DATA=${DATA:-outputs/demo/data}            # folder with train.parquet and validation.parquet
 MODEL=${MODEL:-outputs/demo/policy}        # Hugging Face folder
-OUT=${OUT:-outputs/demo}                   # metrics.jsonl and checkpoints go here
+OUT=${OUT:-outputs/demo}                   # metrics.jsonl and the trained policy (checkpoints/) go here
 PYTHON=${PYTHON:-python}
 
 QUESTIONS=${QUESTIONS:-24}                 # a step
 OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
-STEPS=${STEPS:-50}
+STEPS=${STEPS:-45}
 LR=${LR:-1e-4}
 
-# Sizes that generate about as many tokens a step for every method.
+# Sizes that generate 10 to 20 thousand tokens a step at the start.
 case "$METHOD" in
-    tree)                                  # a segment is about a line; the last level runs to the end
-        SHAPE=(algorithm.spo.tree.branch_factors="${BRANCH_FACTORS:-[4,2,2,2]}"
-               algorithm.spo.tree.segment_length="${SEGMENT_LENGTH:-10}") ;;
+    tree)                                  # wide at the root, where an error of a value weighs most
+        SHAPE=(algorithm.spo.tree.branch_factors="${BRANCH_FACTORS:-[8,2,2]}"
+               algorithm.spo.tree.segment_length="${SEGMENT_LENGTH:-12}") ;;
     chain)
         SHAPE=(algorithm.spo.chain.trajectories="${TRAJECTORIES:-4}"
                algorithm.spo.chain.continuations="${CONTINUATIONS:-3}"
@@ -33,10 +33,10 @@ case "$METHOD" in
         SHAPE=(algorithm.spo.group.responses="${RESPONSES:-12}") ;;
 esac
 
-# bypass_mode: in float32 the sampler's log-probs are the trainer's to 1e-5, no need to compute them again.
 export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}
 mkdir -p "$OUT"
 
+# bypass_mode: in float32 the sampler's log-probs are the trainer's to 1e-5, no need to compute them again.
 exec "$PYTHON" -m recipe.spo.main_spo \
     method="${METHOD//-/_}" \
     "${SHAPE[@]}" \
@@ -57,5 +57,6 @@ exec "$PYTHON" -m recipe.spo.main_spo \
     trainer.resume_mode=disable \
     trainer.total_training_steps="$STEPS" \
     trainer.test_freq=10 \
+    trainer.save_freq="$STEPS" \
     trainer.logger='[console,file]' \
     "$@"

@@ -22,7 +22,7 @@ from rich.console import Console
 from examples.launch import show_failure, train
 from recipe.spo.check_dump import DumpMismatch, check_dump
 from recipe.spo.dump import TREES, read_dump
-from recipe.spo.report import curves, read_records
+from recipe.spo.training_log import curves, read_records
 
 STEPS, TOLERANCE, UNFINISHED_REWARD = 2, 1e-3, -0.1
 

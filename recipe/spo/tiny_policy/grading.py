@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data_prep.writer import Row
-from recipe.spo.rewards.gsm8k import compute_score
+from recipe.spo.rewards.score import compute_score
 from recipe.spo.tiny_policy.fit import encode
 
 # Tokens a response may have beyond the longest worked solution.
