@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def data(tmp_path):
 
 
 def check_error(capsys, arguments, message):
+    loaded = "vllm" in sys.modules  # by another test of the same process
     try:
         status = main([str(argument) for argument in arguments])
     except SystemExit as stop:  # argparse
@@ -51,7 +53,7 @@ def check_error(capsys, arguments, message):
     error = capsys.readouterr().err
     assert status == 2 and message in error, error
     assert error.strip().splitlines()[-1].startswith(("error:", "python -m recipe.spo.evaluate"))
-    assert "vllm" not in sys.modules
+    assert loaded or "vllm" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -263,8 +265,11 @@ def test_presets_are_the_published_ones():
 def test_make_asks_for_samples_where_there_are_several(given, samples):
     # The stamp is taken for made, whether this repository has an environment of its own or not.
     command = ["make", "-n", "-o", ".venv/.spo-cpu", "eval-aime24", "MODEL=m", *given]
-    *_, last = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert " ".join(last.split()[9:]) == samples
+    of_its_own = {
+        name: value for name, value in os.environ.items() if "MAKE" not in name
+    }  # these tests may run in make
+    done = subprocess.run(command, cwd=REPOSITORY, env=of_its_own, capture_output=True, text=True, check=True)
+    assert " ".join(done.stdout.splitlines()[-1].split()[9:]) == samples
 
 
 def test_the_prompt_counts_against_the_context():

@@ -18,7 +18,10 @@ PROMPT = [91, 92, 93]
 
 
 class ScriptedClient:
-    """Answers like verl's client: random tokens, EOS with some probability, and a record of requests."""
+    """Answers like verl's client: random tokens, EOS with some probability, and a record of requests.
+
+    A request with a seed gets the same tokens whenever it comes, as from vLLM.
+    """
 
     def __init__(self, eos_probability: float = 0.0, seed: int = 0):
         self.random = random.Random(seed)
@@ -28,10 +31,11 @@ class ScriptedClient:
     async def generate(self, request_id, *, prompt_ids, sampling_params):
         self.requests.append(SimpleNamespace(id=request_id, prompt_ids=prompt_ids, params=sampling_params))
         await asyncio.sleep(self.random.random() / 1000)
+        draw = random.Random(sampling_params["seed"]) if "seed" in sampling_params else self.random
         ids = []
         while len(ids) < sampling_params["max_tokens"]:
-            end = self.random.random() < self.eos_probability
-            ids.append(EOS if end else self.random.randrange(1, 90))
+            end = draw.random() < self.eos_probability
+            ids.append(EOS if end else draw.randrange(1, 90))
             if end:
                 break
         fields = {"global_steps": 3, "num_cached_tokens": len(prompt_ids) - 1}
