@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--method", choices=list(METHODS), default="tree", help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="default: outputs/demo, or outputs/demo-METHOD")
-    parser.add_argument("--steps", type=int, default=45, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=36, help="training steps (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=256, help="unseen problems (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", help="verl's Hydra overrides, passed on")
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from recipe.spo.compat.processes import mapped_files, remove_shm_segments, shm_segments
 from recipe.spo.training_log import read_records
 from tests.conftest import REPOSITORY
 
@@ -67,6 +68,7 @@ def train_and_kill(
 ) -> None:
     """SIGKILL the driver once a step has been logged, and end what it cannot end any more."""
     out.mkdir(parents=True, exist_ok=True)
+    segments = shm_segments()
     with open(out / "log", "w") as log:
         process = subprocess.Popen(
             command_of(arithmetic, policy, out, *overrides),
@@ -81,9 +83,12 @@ def train_and_kill(
             time.sleep(0.2)
         process.kill()
         process.wait()
-    for left in processes_of(str(out)):
-        left.send_signal(signal.SIGKILL)
-    psutil.wait_procs(processes_of(str(out)), timeout=30)
+    left = processes_of(str(out))
+    mapped = mapped_files(left)
+    for one in left:
+        one.send_signal(signal.SIGKILL)
+    psutil.wait_procs(left, timeout=30)
+    remove_shm_segments(segments, mapped)
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
@@ -98,8 +103,9 @@ def processes_of(mark: str) -> list[psutil.Process]:
     return left
 
 
-def weight_buckets() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("verl_weights_*")}
+def shared_memory() -> set[str]:
+    """verl's weight buckets and what vLLM's processes talk through."""
+    return {path.name for pattern in ("verl_weights_*", "psm_*") for path in Path("/dev/shm").glob(pattern)}
 
 
 def step_metrics_of(out: Path) -> dict[int, dict[str, float]]:

@@ -21,8 +21,8 @@ from tests.e2e.stack import (
     command_of,
     environment_of,
     processes_of,
+    shared_memory,
     train,
-    weight_buckets,
 )
 
 pytestmark = pytest.mark.e2e
@@ -34,6 +34,7 @@ TREE = ("algorithm.spo.tree.branch_factors=[3,2,2]", "algorithm.spo.tree.segment
 def run(arithmetic, policy, tmp_path_factory):
     """Three steps, with the reference policy and its KL term as in the paper, and a checkpoint at the end."""
     out = tmp_path_factory.mktemp("run")
+    (out / "shared_memory").write_text("\n".join(shared_memory()))
     done = train(arithmetic, policy, out, *TREE, f"trainer.total_training_steps={STEPS}", f"trainer.save_freq={STEPS}")
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return out, done, [record["data"] for record in read_records(out / "metrics.jsonl")]
@@ -129,10 +130,12 @@ def test_the_check_finds_a_changed_row(run, tmp_path):
 def test_nothing_is_left_behind(run):
     out, _, _ = run
     assert processes_of(str(out)) == []
+    # Read before another test starts a run of its own.
+    assert shared_memory() <= set((out / "shared_memory").read_text().split())
 
 
 def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
-    buckets = weight_buckets()
+    segments = shared_memory()
     command = command_of(arithmetic, policy, tmp_path, *TREE, "trainer.total_training_steps=100")
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
@@ -146,7 +149,7 @@ def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(timeout=120) != 0
     assert processes_of(str(tmp_path)) == []
-    assert weight_buckets() <= buckets
+    assert shared_memory() <= segments
 
 
 def test_a_step_without_any_row_is_counted_and_goes_on(arithmetic, policy, tmp_path):

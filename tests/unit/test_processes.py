@@ -58,3 +58,32 @@ with owned_run():
         time.sleep(0.05)
     assert not psutil.pid_exists(int(pid))
     assert not os.path.exists(f"/dev/shm/{segment}")
+
+
+LEAVES_A_SEGMENT = """
+import os, signal, time
+from multiprocessing import shared_memory, resource_tracker
+segment = shared_memory.SharedMemory(create=True, size=64)
+resource_tracker.unregister(segment._name, "shared_memory")
+print(segment.name, flush=True)
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_memory_of_a_process_that_was_killed_goes_and_a_strangers_stays():
+    stranger = shared_memory.SharedMemory(create=True, size=64)
+    other = subprocess.run([sys.executable, "-c", LEAVES_A_SEGMENT], stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        with owned_run(watch_seconds=0.1):
+            child = subprocess.Popen([sys.executable, "-c", LEAVES_A_SEGMENT], stdout=subprocess.PIPE, text=True)
+            left = child.stdout.readline().strip()
+            assert child.wait() == -signal.SIGKILL
+            assert os.path.exists(f"/dev/shm/{left}")  # nobody has removed it
+        assert not os.path.exists(f"/dev/shm/{left}")
+        assert os.path.exists(f"/dev/shm/{stranger.name}")
+        assert os.path.exists(f"/dev/shm/{other.stdout.strip()}")
+    finally:
+        stranger.close()
+        stranger.unlink()
+        os.unlink(f"/dev/shm/{other.stdout.strip()}")

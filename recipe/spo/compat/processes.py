@@ -3,6 +3,10 @@
 Ray starts its daemons detached, vLLM's engine is a grandchild, and a Ctrl-C can end the driver
 before either. Every process of a run inherits one environment variable with the run's own id; what
 still carries it when the driver is done is ended. Nothing else is touched.
+
+Ray kills its actors when the driver is done with them, so that vLLM's engine has no time to remove
+its shared memory, whose names say nothing of a run. A thread therefore notes, while the run goes
+on, which segments its processes have mapped.
 Needless when: ray.shutdown() waits for the processes that its actors started.
 """
 
@@ -49,13 +53,15 @@ def end_processes(run_id: str, patience: float = 5.0) -> int:
     return len(left)
 
 
-def _shm_segments() -> set[Path]:
+def shm_segments() -> set[Path]:
+    """Shared memory segments of this machine, of the kinds that a run creates."""
     if not _SHM_FOLDER.is_dir():
         return set()
     return {path for pattern in _SHM_PATTERNS for path in _SHM_FOLDER.glob(pattern)}
 
 
-def _mapped_files(processes: Iterable[psutil.Process]) -> set[str]:
+def mapped_files(processes: Iterable[psutil.Process]) -> set[str]:
+    """Paths of the files that some processes have mapped into their memory."""
     mapped: set[str] = set()
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):
@@ -63,13 +69,56 @@ def _mapped_files(processes: Iterable[psutil.Process]) -> set[str]:
     return mapped
 
 
+class SegmentWatch(threading.Thread):
+    """Notes which new shared memory segments are mapped by the processes of a run.
+
+    Processes are looked at only when there is a segment whose owner is not known yet, and for each
+    such segment a few times only: it may be somebody else's.
+    """
+
+    LOOKS = 3
+
+    def __init__(self, run_id: str, before: set[Path], seconds: float) -> None:
+        """Watch.
+
+        Args:
+            run_id: of the run.
+            before: segments that were there when it began.
+            seconds: between two looks.
+        """
+        super().__init__(name="segment-watch", daemon=True)
+        self.run_id, self.before, self.seconds = run_id, before, seconds
+        self.own: set[str] = set()
+        self._looks: dict[Path, int] = {}
+        self._done = threading.Event()
+
+    def look(self) -> None:
+        """Look for new segments, and once for their owners."""
+        unknown = {p for p in shm_segments() - self.before if str(p) not in self.own}
+        unknown = {path for path in unknown if self._looks.get(path, 0) < self.LOOKS}
+        if unknown:
+            self._looks.update({path: self._looks.get(path, 0) + 1 for path in unknown})
+            self.own |= mapped_files(processes_of_run(self.run_id)) & {str(path) for path in unknown}
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._done.wait(self.seconds):
+            self.look()
+
+    def stop(self) -> set[str]:
+        """Stop, look a last time at everything, and give the paths of the run's own segments."""
+        self._done.set()
+        self.join()
+        return self.own | mapped_files(processes_of_run(self.run_id))
+
+
 def remove_shm_segments(before: set[Path], mapped_by_run: set[str]) -> int:
     """Remove segments that appeared since `before`, that are the run's own, and that nobody has mapped.
 
     The run's own are those that its processes had mapped, and verl's weight buckets.
     """
-    own = {p for p in _shm_segments() - before if str(p) in mapped_by_run or p.name.startswith("verl_weights_")}
-    mapped = _mapped_files(psutil.process_iter()) if own else set()
+    own = {p for p in shm_segments() - before if str(p) in mapped_by_run or p.name.startswith("verl_weights_")}
+    mapped = mapped_files(psutil.process_iter()) if own else set()
     removed = 0
     for path in own:
         with contextlib.suppress(OSError):  # somebody else may remove it at the same time
@@ -80,16 +129,19 @@ def remove_shm_segments(before: set[Path], mapped_by_run: set[str]) -> int:
 
 
 @contextlib.contextmanager
-def owned_run() -> Iterator[str]:
+def owned_run(watch_seconds: float = 5.0) -> Iterator[str]:
     """Run the body as the owner of every process that it starts, and end them with it.
 
     SIGTERM and SIGHUP are turned into an orderly exit; a second Ctrl-C does not cut the clean-up
     short. Yields the run's id.
+
+    Args:
+        watch_seconds: how often new shared memory is looked for; what lives shorter may stay behind.
     """
     run_id = uuid.uuid4().hex
     outer = os.environ.get(RUN_ID_VARIABLE)
     os.environ[RUN_ID_VARIABLE] = run_id
-    segments = _shm_segments()
+    segments = shm_segments()
     handlers = {}
     if threading.current_thread() is threading.main_thread():
 
@@ -97,6 +149,8 @@ def owned_run() -> Iterator[str]:
             raise SystemExit(128 + signum)
 
         handlers = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGHUP)}
+    watch = SegmentWatch(run_id, segments, watch_seconds)
+    watch.start()
     try:
         yield run_id
     finally:
@@ -104,7 +158,7 @@ def owned_run() -> Iterator[str]:
             signal.signal(number, signal.SIG_IGN)
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if handlers else None
         try:
-            mapped = _mapped_files(processes_of_run(run_id))
+            mapped = watch.stop()
             _shut_ray_down()
             end_processes(run_id)
             remove_shm_segments(segments, mapped)
