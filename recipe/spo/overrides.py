@@ -6,6 +6,9 @@ Hydra answers a misspelt key with a call for a `+`, and a key of another method 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
 
 from recipe.spo.reader import SettingsError, unknown_key
 
@@ -21,6 +24,7 @@ METHOD_SHAPES = {
     "reinforce_pp": "group",
     "ppo": "group",
 }
+EXPERIMENTS = Path(__file__).with_name("config") / "experiments"
 #: With one of these a configuration file decides on the method.
 CONFIG_FLAGS = ("--config-name", "--config-dir", "--config-path", "-cn", "-cd", "-cp")
 
@@ -44,10 +48,24 @@ def check_override_names(arguments: Sequence[str], known: Mapping[str, Sequence[
         raise SettingsError(f"algorithm.spo.method: choose with method=NAME, one of {', '.join(METHOD_SHAPES)}")
     if any(argument.startswith(CONFIG_FLAGS) for argument in arguments):
         return
-    chosen = dict(argument.split("=", 1) for argument in arguments if "=" in argument).get("method", "tree")
+    chosen = chosen_method(dict(argument.split("=", 1) for argument in arguments if "=" in argument))
     shape = METHOD_SHAPES.get(chosen)
     for name in names:
         other = name.removeprefix("algorithm.spo.").split(".")[0]
         if name.startswith("algorithm.spo.") and shape and other in set(METHOD_SHAPES.values()) - {shape}:
             fitting = ", ".join(f"method={method}" for method, node in METHOD_SHAPES.items() if node == other)
             raise SettingsError(f"{name}: method={chosen} does not use algorithm.spo.{other}; it belongs to {fitting}")
+
+
+def chosen_method(choices: Mapping[str, str]) -> str:
+    """The method that a command line's `key=value` arguments come to: by name, by an experiment, or the default.
+
+    Of an experiment that is not there Hydra complains and lists those that are; here it is "".
+    """
+    if "method" in choices or "experiments" not in choices:
+        return choices.get("method", "tree")
+    path = EXPERIMENTS / f"{choices['experiments']}.yaml"
+    if not path.is_file():
+        return ""
+    parts = yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", [])
+    return next((part["override /method"] for part in parts if "override /method" in part), "tree")
