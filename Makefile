@@ -7,7 +7,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format smoke-gsm8k bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(STAMP)  ## let ruff format and fix
 smoke-gsm8k: $(STAMP)  ## two SPO-tree steps on real questions: GSM8K=<jsonl or parquet> MODEL=<folder>
 	@test -n "$(GSM8K)" -a -n "$(MODEL)" || { echo "usage: make smoke-gsm8k GSM8K=<jsonl or parquet> MODEL=<model folder>" >&2; exit 2; }
 	$(PY) -m examples.smoke_gsm8k --source "$(GSM8K)" --model "$(MODEL)"
+
+check-experiments: $(STAMP)  ## two steps of each published experiment, small, on the CPU: [EXPERIMENTS="rho_gsm8k_tree_666 ..."]
+	$(PY) -m examples.check_experiments $(EXPERIMENTS)
 
 bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's own engine: MODEL=<folder>
 	@test -n "$(MODEL)" || { echo "usage: make bench-tree-rollout MODEL=<model folder>" >&2; exit 2; }

@@ -27,7 +27,13 @@ class Outcome:
 
 
 def train(
-    command: Sequence[str], environment: Mapping[str, str], metrics: Path, log: Path, steps: int, console: Console
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    metrics: Path,
+    log: Path,
+    steps: int,
+    console: Console,
+    limit: float | None = None,
 ) -> Outcome:
     """Run `command` to its end; on Ctrl-C or SIGTERM wait until it has cleaned up, then raise.
 
@@ -38,6 +44,7 @@ def train(
         log: where the command's output goes.
         steps: training steps that the bar counts to.
         console: where the bar is drawn.
+        limit: after so many seconds the command is told to end (SIGTERM); its exit code then says so.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the command has ended by then.
@@ -45,6 +52,7 @@ def train(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     metrics.unlink(missing_ok=True)
     started, look_at_memory, peak = time.monotonic(), 0.0, 0.0
+    deadline = None if limit is None else started + limit
     with open(log, "w", encoding="utf-8") as output:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT)
     bar = Progress(
@@ -69,6 +77,10 @@ def train(
                 if time.monotonic() >= look_at_memory:  # adding it up over a dozen processes slows them down
                     peak = max(peak, _resident_gib(process.pid))
                     look_at_memory = time.monotonic() + 20.0
+                if deadline is not None and time.monotonic() >= deadline:
+                    bar.update(task, note=f"ended after {limit:.0f} seconds")
+                    process.terminate()
+                    deadline = None  # once: a second signal would disturb its cleaning up
                 time.sleep(3.0)
             bar.update(task, completed=curves(read_records(metrics)).steps)
     except KeyboardInterrupt:
