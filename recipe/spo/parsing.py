@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.spo.credit import SHRINKAGE, UnknownRule, chain_rule, check_arguments, find_rule, tree_rule
-from recipe.spo.reader import Reader, SettingsError, is_list, whole
+from recipe.spo.reader import Reader, SettingsError
+from recipe.spo.schedule_parsing import parse_schedule, read_segment_length
 from recipe.spo.settings import ChainSettings, GroupSettings, ReplaySettings, SPOSettings, TreeSettings
 
 METHODS = ("tree", "chain", "group", "ppo")
@@ -28,15 +29,18 @@ def settings_of(config: DictConfig, response_length: int) -> SPOSettings:
     """Read and check `algorithm.spo` of a whole configuration; see `parse_settings`."""
     node = config.algorithm.get("spo")
     plain = None if node is None else OmegaConf.to_container(node, resolve=True)
-    return parse_settings(plain, response_length)
+    return parse_settings(plain, response_length, config.data.max_prompt_length)
 
 
-def parse_settings(node: Mapping[str, Any] | None, response_length: int) -> SPOSettings:
+def parse_settings(
+    node: Mapping[str, Any] | None, response_length: int, prompt_length: int | None = None
+) -> SPOSettings:
     """Read and check `algorithm.spo`.
 
     Args:
         node: the configuration node, as a mapping of plain values.
         response_length: `data.max_response_length`, in tokens.
+        prompt_length: `data.max_prompt_length`; `context_schedule` is checked against it.
 
     Raises:
         SettingsError: a key is missing, unknown, of the wrong type or out of range, or would be
@@ -52,10 +56,12 @@ def parse_settings(node: Mapping[str, Any] | None, response_length: int) -> SPOS
     for name in ("tree", "chain", "group"):
         if shapes[method] != name:
             read.unused(name, f"method {method} does not use it (method=NAME on the command line selects a method)")
+    tree = _parse_tree(read.raw("tree"), response_length) if method == "tree" else None
+    chain = _parse_chain(read.raw("chain"), response_length) if method == "chain" else None
     settings = SPOSettings(
         method=method,
-        tree=_parse_tree(read.raw("tree"), response_length) if method == "tree" else None,
-        chain=_parse_chain(read.raw("chain"), response_length) if method == "chain" else None,
+        tree=tree,
+        chain=chain,
         group=_parse_group(read.raw("group"), method) if shapes[method] == "group" else None,
         credit=_parse_credit(read, method),
         shrinkage=_parse_shrinkage(read),
@@ -69,6 +75,7 @@ def parse_settings(node: Mapping[str, Any] | None, response_length: int) -> SPOS
         unfinished_reward=read.number("unfinished_reward"),
         optimizer_steps=read.whole("optimizer_steps"),
         replay=_parse_replay(read.raw("replay")),
+        context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),
         as_published_code=read.boolean("as_published_code"),
         deterministic=read.boolean("deterministic"),
         dump_dir=read.path("dump_dir"),
@@ -122,17 +129,8 @@ def _parse_tree(node: Any, response_length: int) -> TreeSettings:
     if all(factor == 1 for factor in factors):
         raise read.wrong("branch_factors", "some level must branch, or every advantage is zero")
 
-    key, length, inner_levels = read.key("segment_length"), read.raw("segment_length"), len(factors) - 1
-    lengths: int | tuple[int, ...]
-    if is_list(length):
-        lengths = tuple(whole(f"{key}[{level}]", n) for level, n in enumerate(length))
-        if len(lengths) != inner_levels:
-            raise SettingsError(
-                f"{key} lists {len(lengths)} levels, but {len(factors)} branch factors need {inner_levels}: "
-                "one for each level but the last, which runs to data.max_response_length"
-            )
-    else:
-        lengths = whole(key, length)
+    key, inner_levels = read.key("segment_length"), len(factors) - 1
+    lengths = read_segment_length(key, read.raw("segment_length"), len(factors))
     partition = read.choice("partition", TREE_PARTITIONS)
     tree = TreeSettings(factors, lengths, partition, _interval(read, partition))
     if sum(tree.segment_lengths) >= response_length:

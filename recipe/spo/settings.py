@@ -6,7 +6,9 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from recipe.spo.schedule import ContextSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class SPOSettings:
     unfinished_reward: float
     optimizer_steps: int
     replay: ReplaySettings
+    context_schedule: ContextSchedule | None
     as_published_code: bool
     deterministic: bool
     dump_dir: str | None
@@ -136,6 +139,42 @@ class SPOSettings:
         if self.tree is None:
             raise ValueError(f"method {self.method} does not sample a tree")
         return self.tree
+
+    def tree_at(self, step: int) -> TreeSettings:
+        """The tree to sample in a training step: `tree_shape`, with the segment length of the step's stage.
+
+        Raises:
+            ValueError: the method is a chain.
+        """
+        shape = self.tree_shape
+        stage = self.context_schedule.stage_at(step) if self.context_schedule else None
+        if stage is None or stage.segment_length is None:
+            return shape
+        return replace(shape, segment_length=stage.segment_length)
+
+    def response_budget(self, step: int, prompt_tokens: int, response_length: int) -> int:
+        """Most tokens of a question's response in a training step.
+
+        Args:
+            step: the training step; of validation, the step after which it is done.
+            prompt_tokens: of the question.
+            response_length: `data.max_response_length`.
+
+        Raises:
+            ValueError: the prompt fills the stage's context.
+        """
+        if self.context_schedule is None:
+            return response_length
+        return self.context_schedule.stage_at(step).response_budget(prompt_tokens, response_length)
+
+    def context_at(self, step: int, full: int) -> int:
+        """Most tokens of prompt and response together in a training step.
+
+        Args:
+            step: the training step.
+            full: `data.max_prompt_length` + `data.max_response_length`, the context without a schedule.
+        """
+        return full if self.context_schedule is None else self.context_schedule.stage_at(step).context
 
     @property
     def rollout_mask_threshold(self) -> float | None:

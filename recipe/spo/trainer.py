@@ -43,6 +43,10 @@ class SPOTrainer(PPOTrainerSync):
         self.dump = Dump(self.spo.dump_dir) if self.spo.dump_dir else None
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        data = self.config.data
+        metrics["spo/context"] = self.spo.context_at(
+            self.global_steps, full=data.max_prompt_length + data.max_response_length
+        )
         try:
             return super()._step_once(metrics, timing_raw, sample_batch_size)
         except NoTrainableRows as nothing:

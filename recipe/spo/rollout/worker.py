@@ -81,6 +81,9 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         **prompt: Any,
     ) -> None:
         if trajectory["validate"]:
+            if self.settings.context_schedule is not None:
+                used = len(self._prompt_ids(prompt["raw_prompt"]))
+                sampling_params = {**sampling_params, "max_tokens": self._budget(prompt, used)}
             return await super()._run_agent_loop(
                 sampling_params, trajectory, agent_name=agent_name, trace=trace, **prompt
             )
@@ -125,10 +128,15 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
 
     async def _grow(self, sampler: Sampler, prompt_ids: list[int], prompt: Mapping[str, Any]) -> Node | ChainRollout:
         """Sample a tree or a chain, ungraded."""
-        settings = self.settings
+        settings, budget = self.settings, self._budget(prompt, len(prompt_ids))
         if settings.chain is not None:
-            return await grow_chain(sampler, prompt_ids, settings.chain, self.cutting, self.response_length)
-        return await grow_tree(sampler, prompt_ids, settings.tree_shape, self.response_length, self.cutting)
+            return await grow_chain(sampler, prompt_ids, settings.chain, self.cutting, budget)
+        shape = settings.tree_at(int(prompt["global_steps"]))
+        return await grow_tree(sampler, prompt_ids, shape, budget, self.cutting)
+
+    def _budget(self, prompt: Mapping[str, Any], prompt_tokens: int) -> int:
+        """Most tokens of the response, in the stage of the step that verl sent the prompt with."""
+        return self.settings.response_budget(int(prompt["global_steps"]), prompt_tokens, self.response_length)
 
     def _credit(self, rollout: Node | ChainRollout) -> tuple[list[Sample], dict[str, float]]:
         """Values, advantages, and the rollout's counts."""
@@ -193,9 +201,9 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
         """Tell the grader whether the response ended by itself: in validation too, one that did not earns 0."""
-        response_ids = outputs[-1].response_ids
+        response_ids, budget = outputs[-1].response_ids, self._budget(kwargs, len(outputs[-1].prompt_ids))
         # As the sampler sees it: EOS, or fewer tokens than there was room for.
-        finished = len(response_ids) < self.response_length or response_ids[-1] in self.eos_ids
+        finished = len(response_ids) < budget or response_ids[-1] in self.eos_ids
         extra_info = {**(kwargs.get("extra_info") or {}), "finished": finished}
         await super()._compute_score(outputs, {**kwargs, "extra_info": extra_info})
 

@@ -1,0 +1,69 @@
+"""The rollout worker under a context schedule, with verl's server replaced by a script."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from recipe.spo.rollout import worker as module
+from recipe.spo.rollout.sampler import Sampler
+from recipe.spo.stopping import at_full_length
+from recipe.spo.tree import walk
+from tests.unit.test_grow_tree import EOS, ScriptedClient
+from tests.unit.test_schedule import scheduled
+
+pytestmark = pytest.mark.integration
+
+PROMPT, RESPONSE = list(range(1, 9)), 40  # 8 prompt tokens of at most 16
+SCHEDULE = [
+    {"from_step": 1, "context": 28, "segment_length": 4},
+    {"from_step": 3, "context": 56, "segment_length": 10},
+]
+
+
+@pytest.fixture
+def worker():
+    """A worker that has not been started: only what these calls look at."""
+    made = object.__new__(module.SPOAgentLoopWorker)
+    made.settings = scheduled(
+        SCHEDULE, response=RESPONSE, prompt=16, tree={"branch_factors": [2, 2, 2], "segment_length": 4}
+    )
+    made.response_length, made.cutting, made.eos_ids = RESPONSE, at_full_length, frozenset({EOS})
+    made._prompt_ids = lambda messages: PROMPT
+    return made
+
+
+@pytest.mark.parametrize(("step", "lengths"), [(2, {4, 20 - 8}), (3, {10, 40 - 20})])
+def test_a_step_samples_the_tree_of_its_stage(worker, step, lengths):
+    sampler = Sampler(ScriptedClient(), "tree", {}, frozenset({EOS}))
+    root = asyncio.run(worker._grow(sampler, PROMPT, {"global_steps": step}))
+    assert {len(visit.node.token_ids) for visit in walk(root)} == {0, *lengths}
+
+
+@pytest.mark.parametrize(("step", "budget"), [(0, 20), (2, 20), (3, 40)])
+def test_validation_has_the_context_of_its_step(worker, monkeypatch, step, budget):
+    asked = []
+
+    async def verls_own(self, sampling_params, trajectory, **rest):
+        asked.append(sampling_params)
+
+    monkeypatch.setattr(module.SPOAgentLoopWorker.__mro__[1], "_run_agent_loop", verls_own)
+    prompt = {"raw_prompt": [], "global_steps": step}
+    params = {"temperature": 0.0}
+    asyncio.run(worker._run_agent_loop(params, {"validate": True}, agent_name="single_turn_agent", **prompt))
+    assert asked == [{"temperature": 0.0, "max_tokens": budget}] and params == {"temperature": 0.0}
+
+
+@pytest.mark.parametrize(("step", "finished"), [(2, False), (3, True)])
+def test_a_response_that_spent_its_stages_budget_is_unfinished(worker, monkeypatch, step, finished):
+    graded = []
+
+    async def verls_own(self, outputs, kwargs):
+        graded.append(kwargs["extra_info"]["finished"])
+
+    monkeypatch.setattr(module.SPOAgentLoopWorker.__mro__[1], "_compute_score", verls_own)
+    output = SimpleNamespace(prompt_ids=PROMPT, response_ids=[5] * 20)
+    asyncio.run(worker._compute_score([output], kwargs={"global_steps": step}))
+    assert graded == [finished]
