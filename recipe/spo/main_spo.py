@@ -6,7 +6,9 @@ Exit codes: 0 done, 2 wrong input (one line says what), 130 interrupted, 1 anyth
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from typing import NoReturn
 
@@ -34,6 +36,11 @@ def refuse(message: object) -> NoReturn:
 
 def main() -> None:
     """Entry point: check, compose the configuration, run."""
+    start(run)
+
+
+def start(task: Callable[[DictConfig], None]) -> None:
+    """Check the command line and the installation, compose the configuration, and hand it to `task`."""
     from recipe.spo.overrides import check_override_names
 
     try:
@@ -48,13 +55,12 @@ def main() -> None:
         from recipe.spo.compat.verl_cpu import prepare_environment
 
         prepare_environment()
-        print("SPO: no GPU on this machine, running on the CPU (recipe/spo/compat/platform_cpu.py)", flush=True)
 
     check_plugin()
 
     import hydra
 
-    hydra.main(config_path="config", config_name="spo_trainer", version_base=None)(run)()
+    hydra.main(config_path="config", config_name="spo_trainer", version_base=None)(task)()
 
 
 def check_plugin() -> None:
@@ -84,10 +90,14 @@ def run(config: DictConfig) -> None:
 
     from recipe.spo.compat.processes import owned_run
     from recipe.spo.compat.task_runner import spo_task_runner
+    from recipe.spo.plan import make_plan
+    from recipe.spo.plan_table import print_plan
     from recipe.spo.preflight import PreflightError, check_run
 
+    if is_cpu_machine():
+        print("SPO: no GPU on this machine, running on the CPU (recipe/spo/compat/platform_cpu.py)", flush=True)
     try:
-        settings = check_run(config)
+        settings = check_run(config, gpus=usable_gpus(config))
     except (PreflightError, SettingsError) as error:
         refuse(error)
     auto_set_device(config)
@@ -103,44 +113,19 @@ def run(config: DictConfig) -> None:
         )
     with open_dict(config):  # what the driver found holds for every node of the run
         OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{PLATFORM_VARIABLE}", platform_name())
-    print(describe(config, settings), flush=True)
+    print_plan(config, settings, make_plan(config, settings))
     with owned_run():
         run_ppo(config, task_runner_class=spo_task_runner())
 
 
-def describe(config: DictConfig, settings: SPOSettings) -> str:
-    """What is about to happen, in a few lines."""
-    data, replay = config.data, settings.replay
-    credit = f"credit {settings.credit}" if settings.credit else "credit from the critic"
-    mask = "no mask" if settings.mask_threshold is None else f"mask p < {settings.mask_threshold}"
-    lines = [
-        f"SPO: {describe_rollout(config, settings)}, {credit}",
-        f"     {data.train_batch_size} questions a step, at most {settings.max_samples} rows a question, "
-        f"{settings.optimizer_steps} optimiser steps, {mask}",
-    ]
-    if replay.rows_per_step or replay.rows_per_question:
-        limits = {"a step": replay.rows_per_step, "a question": replay.rows_per_question}
-        at_most = " and ".join(f"{limit} {of}" for of, limit in limits.items() if limit)
-        lines.append(f"     trains at most {at_most}; rows left over wait {replay.max_age} steps")
-    lines += [f"     model {config.actor_rollout_ref.model.path}", f"     data  {data.train_files}"]
-    return "\n".join(lines)
+def usable_gpus(config: DictConfig) -> int | None:
+    """GPUs of this machine; `None` where they do not limit the run: on the CPU, or in a cluster."""
+    cluster = os.environ.get("RAY_ADDRESS") or OmegaConf.select(config, "ray_kwargs.ray_init.address")
+    if config.trainer.device == "cpu" or config.trainer.nnodes != 1 or cluster:
+        return None
+    from verl.utils.device import get_torch_device
 
-
-def describe_rollout(config: DictConfig, settings: SPOSettings) -> str:
-    """What is sampled for a question."""
-    end = f"up to the end of {config.data.max_response_length} tokens"
-    if settings.chain is not None:
-        chain = settings.chain
-        return (
-            f"chains, {chain.trajectories} responses {end}, cut by {chain.partition}, "
-            f"{chain.continuations} continuations from each cut"
-        )
-    if settings.group is not None:
-        return f"{settings.group.responses} whole responses {end}"
-    tree = settings.tree_shape
-    lengths = ", ".join(map(str, tree.segment_lengths)) or "none"
-    partition = "" if tree.partition == "fixed_length" else f" or less ({tree.partition})"
-    return f"trees {'-'.join(map(str, tree.branch_factors))}, segments of {lengths} tokens{partition}, then {end}"
+    return get_torch_device().device_count()
 
 
 if __name__ == "__main__":

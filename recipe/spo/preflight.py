@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.spo.fit import check_machines, check_model
 from recipe.spo.inputs import (
     PreflightError,
     check_data_files,
@@ -23,11 +24,12 @@ from recipe.spo.settings import SPOSettings
 KL_TYPES = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
 
 
-def check_run(config: DictConfig) -> SPOSettings:
-    """Check a composed configuration, its data files and its model.
+def check_settings(config: DictConfig, gpus: int | None = None) -> SPOSettings:
+    """Check a composed configuration without its data; nothing is downloaded.
 
     Args:
         config: the whole configuration.
+        gpus: how many GPUs this machine has, where that matters; see `recipe.spo.fit.check_machines`.
 
     Returns:
         The parsed `algorithm.spo`.
@@ -38,6 +40,25 @@ def check_run(config: DictConfig) -> SPOSettings:
     settings = settings_of(config, int(config.data.max_response_length))
     check_verl_settings(config, settings)
     check_queue_size(config, settings)
+    check_machines(config, settings, gpus)
+    check_model(config)
+    return settings
+
+
+def check_run(config: DictConfig, gpus: int | None = None) -> SPOSettings:
+    """Check a composed configuration, its data files and its model.
+
+    Args:
+        config: the whole configuration.
+        gpus: how many GPUs this machine has, where that matters; see `recipe.spo.fit.check_machines`.
+
+    Returns:
+        The parsed `algorithm.spo`.
+
+    Raises:
+        PreflightError, SettingsError: the first problem found.
+    """
+    settings = check_settings(config, gpus)
     for key in ("train_files", "val_files"):
         check_data_files(f"data.{key}", config.data[key], config.data.prompt_key)
         check_ground_truths(f"data.{key}", config.data[key], OmegaConf.select(config, "reward.custom_reward_function"))

@@ -64,7 +64,16 @@ def config(tmp_path, model):
             "transfer_queue": {
                 "backend": {"storage_backend": "SimpleStorage", "SimpleStorage": {"total_storage_size": 100000}}
             },
-            "trainer": {"total_epochs": 2, "total_training_steps": None, "v1": {"trainer_mode": "spo_sync"}},
+            "trainer": {
+                "total_epochs": 2,
+                "total_training_steps": None,
+                "v1": {"trainer_mode": "spo_sync"},
+                "device": "cuda",
+                "n_gpus_per_node": 1,
+                "nnodes": 1,
+                "test_freq": 10,
+                "val_before_train": True,
+            },
             "data": {
                 "train_files": data,
                 "val_files": [data],
@@ -77,12 +86,20 @@ def config(tmp_path, model):
                 "filter_overlong_prompts": False,
             },
             "actor_rollout_ref": {
-                "model": {"path": model},
+                "model": {
+                    "path": model,
+                    "lora_rank": 0,
+                    "target_modules": "all-linear",
+                    "enable_gradient_checkpointing": True,
+                },
                 "actor": {
                     "use_dynamic_bsz": True,
                     "ppo_micro_batch_size_per_gpu": None,
                     "loss_agg_mode": "token-mean",
                     "ppo_max_token_len_per_gpu": 1024,
+                    "ppo_epochs": 1,
+                    "ulysses_sequence_parallel_size": 1,
+                    "fsdp_config": {"param_offload": False, "optimizer_offload": False},
                     "policy_loss": {"loss_mode": "spo"},
                     "clip_ratio": 0.2,
                     "clip_ratio_low": 0.2,
@@ -102,6 +119,11 @@ def config(tmp_path, model):
                     "max_model_len": None,
                     "full_determinism": False,
                     "enable_chunked_prefill": True,
+                    "tensor_model_parallel_size": 1,
+                    "data_parallel_size": 1,
+                    "pipeline_model_parallel_size": 1,
+                    "gpu_memory_utilization": 0.5,
+                    "val_kwargs": {"n": 1},
                 },
             },
         }
@@ -181,6 +203,13 @@ WRONG = {
     "model.path: ./no-such-model is not a folder": {"actor_rollout_ref.model.path": "./no-such-model"},
     "branch_factors\\[1\\] is 0": {"algorithm.spo.tree.branch_factors": [6, 0, 6]},
     "leave nothing of data.max_response_length=60": {"data.max_response_length": 60},
+    r"context_schedule\[0\].context is 117: it is more than data.max_prompt_length": {
+        "algorithm.spo.context_schedule": [{"from_step": 1, "context": 117}]
+    },
+    r"context_schedule\[0\]: 2 levels of \[30, 30\] tokens leave nothing": {
+        "algorithm.spo.context_schedule": [{"from_step": 1, "context": 76}]
+    },
+    "n_gpus_per_node is 0: it must be a whole number": {"trainer.n_gpus_per_node": 0},
 }
 
 

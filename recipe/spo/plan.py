@@ -1,0 +1,199 @@
+"""What a run is going to do and cost at most, as a table: printed before Ray starts, and on its own by
+
+    python -m recipe.spo.plan [the overrides of recipe.spo.main_spo]
+
+which checks the settings, starts nothing, downloads nothing and needs neither data nor a GPU
+(`platform=gpu` plans for GPUs on a machine without one).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from recipe.spo.bounds import QuestionBounds, most_trained, question_bounds
+from recipe.spo.inputs import paths_of, row_count
+from recipe.spo.lora import adapter_parameters
+from recipe.spo.memory import MemoryEstimate, MemoryOptions, estimate_memory
+from recipe.spo.model_shape import ModelShape, ModelShapeError, local_config, measure
+from recipe.spo.schedule import ContextSchedule, Stage
+from recipe.spo.settings import SPOSettings
+
+#: Cards, in GiB, for which the plan says whether the run fits.
+CARDS = (24, 80)
+#: The shortest prompt that bounds allow for; under a context schedule a shorter prompt leaves a longer response.
+SHORTEST_PROMPT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Most that a step costs in one stage.
+
+    Attributes:
+        stage: of the schedule; without one, a single stage of the full context.
+        question: bounds of one question.
+        trained_rows: most rows that a step trains.
+        trained_tokens: response tokens of those rows; a mask leaves fewer.
+    """
+
+    stage: Stage
+    question: QuestionBounds
+    trained_rows: int
+    trained_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The numbers of a run.
+
+    Attributes:
+        questions: a step.
+        stages: in order.
+        steps: iterations of the whole run; `None`: not known without the data.
+        optimizer_steps: a step.
+        validations: of the whole run; `None`: not known.
+        validation_responses: of one validation; `None`: not known without the data.
+        validation_tokens: most generated tokens of one validation; `None`: not known.
+        model: sizes; `None`: no config.json on this machine.
+        model_problem: why there are no sizes.
+        memory: of one GPU; `None` without sizes, and on the CPU.
+    """
+
+    questions: int
+    stages: tuple[StagePlan, ...]
+    steps: int | None
+    optimizer_steps: int
+    validations: int | None
+    validation_responses: int | None
+    validation_tokens: int | None
+    model: ModelShape | None
+    model_problem: str
+    memory: MemoryEstimate | None
+
+
+def make_plan(config: DictConfig, settings: SPOSettings) -> Plan:
+    """Work out a plan from a checked configuration, its data's row counts and its model's config.json."""
+    data, trainer, val = config.data, config.trainer, config.actor_rollout_ref.rollout.val_kwargs
+    schedule = settings.context_schedule
+    if schedule is None:
+        schedule = ContextSchedule((Stage(1, data.max_prompt_length + data.max_response_length),))
+    stages = tuple(_stage_plan(config, settings, stage) for stage in schedule.stages)
+    steps = _steps(config)
+    prompts = _rows(data.val_files)
+    responses = None if prompts is None else prompts * val.n
+    longest = max(_budget(config, settings, stage) for stage in schedule.stages)
+    model, problem = _model(config)
+    return Plan(
+        questions=data.train_batch_size,
+        stages=stages,
+        steps=steps,
+        optimizer_steps=settings.optimizer_steps * config.actor_rollout_ref.actor.ppo_epochs,
+        validations=_validations(steps, trainer.test_freq, trainer.val_before_train),
+        validation_responses=responses,
+        validation_tokens=None if responses is None else responses * longest,
+        model=model,
+        model_problem=problem,
+        memory=None if model is None or trainer.device == "cpu" else _memory(config, settings, model),
+    )
+
+
+def _stage_plan(config: DictConfig, settings: SPOSettings, stage: Stage) -> StagePlan:
+    question = question_bounds(settings, _budget(config, settings, stage), stage.from_step)
+    rows, tokens = most_trained(question, config.data.train_batch_size, settings.replay)
+    return StagePlan(stage, question, rows, tokens)
+
+
+def _budget(config: DictConfig, settings: SPOSettings, stage: Stage) -> int:
+    return settings.response_budget(stage.from_step, SHORTEST_PROMPT, config.data.max_response_length)
+
+
+def _rows(files: Any) -> int | None:
+    """Rows of the data files; `None` where one is not there."""
+    paths = paths_of(files)
+    return sum(map(row_count, paths)) if all(map(os.path.exists, paths)) else None
+
+
+def _steps(config: DictConfig) -> int | None:
+    trainer, data = config.trainer, config.data
+    if trainer.total_training_steps is not None:
+        return trainer.total_training_steps
+    prompts = _rows(data.train_files)
+    if prompts is None:
+        return None
+    if data.train_max_samples > 0:
+        prompts = min(prompts, data.train_max_samples)
+    return prompts // data.train_batch_size * trainer.total_epochs
+
+
+def _validations(steps: int | None, test_freq: int, before: bool) -> int | None:
+    """Every `test_freq` steps and after the last one, as verl does."""
+    if steps is None:
+        return None
+    return int(before) + (-(-steps // test_freq) if test_freq > 0 else 0)
+
+
+def _model(config: DictConfig) -> tuple[ModelShape | None, str]:
+    model = config.actor_rollout_ref.model
+    file = local_config(str(model.path))
+    if file is None:
+        return None, "sizes are not known: it is not on this machine, and a plan downloads nothing"
+    try:
+        return measure(file.parent, bool(model.get("trust_remote_code"))), ""
+    except ModelShapeError as error:
+        return None, f"sizes are not known: {error}"
+
+
+def _memory(config: DictConfig, settings: SPOSettings, model: ModelShape) -> MemoryEstimate:
+    actor, rollout, node = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref
+    tokens = actor.ppo_max_token_len_per_gpu
+    if not actor.use_dynamic_bsz:
+        rows = actor.ppo_micro_batch_size_per_gpu
+        tokens = rows * (config.data.max_prompt_length + config.data.max_response_length)
+    rank, targets = node.model.lora_rank, node.model.target_modules
+    adapters = None
+    if rank > 0:
+        adapters = adapter_parameters(model, targets if isinstance(targets, str) else list(targets), rank)
+    return estimate_memory(
+        model,
+        MemoryOptions(
+            ranks=config.trainer.n_gpus_per_node * config.trainer.nnodes,
+            tokens=tokens,
+            trained_parameters=adapters,
+            gradient_checkpointing=node.model.enable_gradient_checkpointing,
+            keeps_parameters=not actor.fsdp_config.param_offload,
+            keeps_optimizer=not actor.fsdp_config.optimizer_offload,
+            tensor_parallel=rollout.tensor_model_parallel_size,
+            critic=settings.method == "ppo",
+        ),
+    )
+
+
+def main() -> None:
+    """Print the plan of a configuration."""
+    from recipe.spo.main_spo import start
+
+    # Nothing is run, so nothing is logged: Hydra shall leave no folder behind.
+    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+    start(show)
+
+
+def show(config: DictConfig) -> None:
+    """Check the settings of a composed configuration and print its plan."""
+    from recipe.spo.main_spo import refuse
+    from recipe.spo.plan_table import print_plan
+    from recipe.spo.preflight import PreflightError, check_settings
+    from recipe.spo.reader import SettingsError
+
+    try:
+        settings = check_settings(config)
+    except (PreflightError, SettingsError) as error:
+        refuse(error)
+    print_plan(config, settings, make_plan(config, settings))
+
+
+if __name__ == "__main__":
+    main()
