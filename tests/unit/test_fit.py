@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from omegaconf import OmegaConf
 
@@ -12,7 +10,7 @@ from recipe.spo.lora import LoraError, adapted_modules, adapter_parameters
 from recipe.spo.model_shape import ModelShapeError, local_config, measure
 from recipe.spo.parsing import settings_of
 from recipe.spo.preflight import PreflightError, check_run
-from tests.unit.test_preflight import FIXED, config, model  # noqa: F401  # fixtures
+from tests.unit.test_preflight import FIXED
 
 ROLLOUT = "actor_rollout_ref.rollout"
 TENSOR_PARALLEL = f"{ROLLOUT}.tensor_model_parallel_size"
@@ -33,18 +31,7 @@ LLAMA = {
 GPT2 = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Makes a folder that holds a config.json, and nothing else."""
-
-    def make(content):
-        (tmp_path / "config.json").write_text(content if isinstance(content, str) else json.dumps(content))
-        return tmp_path
-
-    return make
-
-
-def machines(config, gpus=None, **changes):  # noqa: F811
+def machines(config, gpus=None, **changes):
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("__", "."), value)
     check_machines(config, settings_of(config, config.data.max_response_length), gpus)
@@ -78,7 +65,7 @@ def nodes(per_node: int, number: int = 1) -> dict[str, int]:
         ({**FIXED, **nodes(3), "data.train_batch_size": 4}, None, "train_batch_size=4 does not divide among 3 ranks"),
     ],
 )
-def test_what_does_not_divide_is_refused(config, changes, gpus, message):  # noqa: F811
+def test_what_does_not_divide_is_refused(config, changes, gpus, message):
     with pytest.raises(PreflightError, match=message):
         machines(config, gpus, **changes)
 
@@ -101,7 +88,7 @@ def test_what_does_not_divide_is_refused(config, changes, gpus, message):  # noq
         ),
     ],
 )
-def test_what_divides_passes(config, changes, gpus):  # noqa: F811
+def test_what_divides_passes(config, changes, gpus):
     machines(config, gpus, **changes)
 
 
@@ -122,7 +109,7 @@ def test_what_divides_passes(config, changes, gpus):  # noqa: F811
         ({"model_type": "no-such-model"}, {"actor_rollout_ref.model.lora_rank": 8}, "lora_rank is 8: transformers can"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(config, folder, content, changes, message):  # noqa: F811
+def test_a_model_that_does_not_fit_is_refused(config, folder, content, changes, message):
     config.actor_rollout_ref.model.path = str(folder(content))
     for key, value in changes.items():
         OmegaConf.update(config, key, value)
@@ -130,7 +117,7 @@ def test_a_model_that_does_not_fit_is_refused(config, folder, content, changes, 
         check_model(config)
 
 
-def test_a_model_that_fits_passes_and_an_unknown_one_is_left_to_the_download(config, folder):  # noqa: F811
+def test_a_model_that_fits_passes_and_an_unknown_one_is_left_to_the_download(config, folder):
     config.actor_rollout_ref.model.path = str(folder(LLAMA))
     config.data.max_response_length = 184
     OmegaConf.update(config, TENSOR_PARALLEL, 3)
@@ -140,7 +127,7 @@ def test_a_model_that_fits_passes_and_an_unknown_one_is_left_to_the_download(con
     check_model(config)
 
 
-def test_an_override_of_the_models_config_counts(config, folder):  # noqa: F811
+def test_an_override_of_the_models_config_counts(config, folder):
     config.actor_rollout_ref.model.path = str(folder(LLAMA))
     config.data.max_response_length = 300
     OmegaConf.update(
@@ -149,7 +136,7 @@ def test_an_override_of_the_models_config_counts(config, folder):  # noqa: F811
     check_model(config)
 
 
-def test_the_checks_are_part_of_every_start_and_come_before_data_and_tokenizer(config):  # noqa: F811
+def test_the_checks_are_part_of_every_start_and_come_before_data_and_tokenizer(config):
     config.data.train_files, config.actor_rollout_ref.model.path = "nothing.parquet", "nobody/has-this-model"
     config.trainer.n_gpus_per_node = 2
     with pytest.raises(PreflightError, match="this machine has 1 GPUs"):

@@ -12,13 +12,12 @@ from recipe.spo.parsing import settings_of
 from recipe.spo.plan import make_plan
 from recipe.spo.plan_table import WIDTH, plan_rows, print_plan
 from recipe.spo.settings import TreeSettings
-from tests.unit.test_fit import LLAMA, folder  # noqa: F401  # fixtures
-from tests.unit.test_preflight import config, model  # noqa: F401  # fixtures
+from tests.unit.test_fit import LLAMA
 
 SHAPE = ModelShape("Some", 1000 * GIB, 100 * GIB, 8, 64, 256, 5000, {})
 
 
-def planned(config, **changes):  # noqa: F811
+def planned(config, **changes):
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("__", "."), value)
     settings = settings_of(config, config.data.max_response_length)
@@ -26,7 +25,7 @@ def planned(config, **changes):  # noqa: F811
     return plan, dict(plan_rows(config, settings, plan))
 
 
-def test_numbers_of_a_small_run(config):  # noqa: F811
+def test_numbers_of_a_small_run(config):
     plan, rows = planned(config, trainer__total_epochs=25, actor_rollout_ref__actor__ppo_epochs=2)
     (stage,) = plan.stages
     assert stage.question == tree_bounds(TreeSettings((6, 6, 6), 30), 100)  # no schedule: the whole response length
@@ -40,12 +39,12 @@ def test_numbers_of_a_small_run(config):  # noqa: F811
 @pytest.mark.parametrize(
     ("steps", "freq", "before", "times"), [(20, 10, True, 3), (20, 10, False, 2), (9, -1, True, 1)]
 )
-def test_validations_are_counted_as_verl_does(config, steps, freq, before, times):  # noqa: F811
+def test_validations_are_counted_as_verl_does(config, steps, freq, before, times):
     changes = {"trainer__total_training_steps": steps, "trainer__test_freq": freq, "trainer__val_before_train": before}
     assert planned(config, **changes)[0].validations == times
 
 
-def test_each_stage_has_its_numbers(config):  # noqa: F811
+def test_each_stage_has_its_numbers(config):
     schedule = [{"from_step": 1, "context": 90}, {"from_step": 8, "context": 110, "segment_length": 40}]
     plan, rows = planned(config, algorithm__spo__context_schedule=schedule)
     first, second = (stage.question.generated_tokens for stage in plan.stages)
@@ -54,13 +53,13 @@ def test_each_stage_has_its_numbers(config):  # noqa: F811
     assert plan.validation_tokens == 400
 
 
-def test_a_capped_step_trains_the_longest_rows(config):  # noqa: F811
+def test_a_capped_step_trains_the_longest_rows(config):
     changes = {"rows_per_step": 512, "rows_per_question": 32, "max_age": 7}
     (stage,) = planned(config, algorithm__spo__replay=changes)[0].stages
     assert (stage.trained_rows, stage.trained_tokens) == (512, 512 * 40)
 
 
-def test_without_data_and_model_it_says_so(config):  # noqa: F811
+def test_without_data_and_model_it_says_so(config):
     changes = {"data__train_files": "no.parquet", "data__val_files": "no.parquet"}
     plan, rows = planned(config, actor_rollout_ref__model__path="nobody/has-this-model", **changes)
     assert plan.steps is None and plan.model is None and plan.memory is None
@@ -69,7 +68,7 @@ def test_without_data_and_model_it_says_so(config):  # noqa: F811
     assert rows["memory a GPU"].startswith("not estimated")
 
 
-def test_a_model_that_is_here_is_measured(config, folder, capsys):  # noqa: F811
+def test_a_model_that_is_here_is_measured(config, folder, capsys):
     config.actor_rollout_ref.model.path = str(folder(LLAMA))
     plan, rows = planned(config)
     assert plan.model.layers == 3 and plan.memory is not None
