@@ -7,7 +7,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup demo train-gsm8k train-math test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -20,6 +20,21 @@ setup: $(STAMP)  ## make .venv with everything that runs on a machine without a 
 
 demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vineppo|equal-parts|grpo|grpo-mask|rloo|reinforce-pp|ppo
 	$(PY) -m examples.demo --method $(METHOD) $(if $(STEPS),--steps $(STEPS))
+
+# Not in .venv on a machine with GPUs: there, give PY=python of the environment that has `pip install -e '.[gpu]'`.
+train-gsm8k:  ## Rho-1.1B on GSM8K: METHOD=tree|chain [MODEL=<folder or hub id>] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
+	$(call train,gsm8k,tree=rho1b_gsm8k_spo_tree chain=rho1b_gsm8k_spo_chain)
+
+train-math:  ## R1-Distill-Qwen-1.5B on MATH: METHOD=tree|grpo [MODEL=] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
+	$(call train,math,tree=r1_qwen1.5b_math_spo_tree grpo=r1_qwen1.5b_math_grpo)
+
+# $(2) is a list of METHOD=SCRIPT; what is set on make's command line is in the script's environment.
+script_of = $(patsubst $(METHOD)=%,%,$(filter $(METHOD)=%,$(1)))
+define train
+@test -n "$(call script_of,$(2))" || { echo "make train-$(1) has no METHOD=$(METHOD): one of $(foreach pair,$(2),$(firstword $(subst =, ,$(pair))))" >&2; exit 2; }
+@command -v "$(PY)" >/dev/null || { echo "there is no $(PY): run \`make setup\`, or on a machine with GPUs pip install -e '.[gpu]' and give PY=python" >&2; exit 2; }
+@PYTHON="$(PY)" bash examples/run_$(call script_of,$(2)).sh $(ARGS)
+endef
 
 test: $(STAMP)  ## all tests but the slow ones, under 15 minutes on two cores
 	$(PYTEST) -m "not slow"

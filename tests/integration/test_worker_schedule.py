@@ -1,4 +1,4 @@
-"""The rollout worker under a context schedule, with verl's server replaced by a script."""
+"""Rollout worker and trainer under a context schedule, with what verl does for them replaced."""
 
 from __future__ import annotations
 
@@ -67,3 +67,17 @@ def test_a_response_that_spent_its_stages_budget_is_unfinished(worker, monkeypat
     output = SimpleNamespace(prompt_ids=PROMPT, response_ids=[5] * 20)
     asyncio.run(worker._compute_score([output], kwargs={"global_steps": step}))
     assert graded == [finished]
+
+
+@pytest.mark.parametrize(("step", "context"), [(1, 28), (2, 28), (3, 56)])
+def test_every_step_shows_its_context(worker, monkeypatch, step, context):
+    """With `global_steps` as verl sets it after a resume: nothing is counted from the start of the process."""
+    from recipe.spo.trainer import SPOTrainer
+
+    monkeypatch.setattr(SPOTrainer.__mro__[1], "_step_once", lambda self, metrics, timing, size: None)
+    trainer = object.__new__(SPOTrainer)
+    trainer.spo, trainer.global_steps = worker.settings, step
+    trainer.config = SimpleNamespace(data=SimpleNamespace(max_prompt_length=16, max_response_length=RESPONSE))
+    metrics = {}
+    trainer._step_once(metrics, {}, 1)
+    assert metrics == {"spo/context": context}

@@ -200,8 +200,9 @@ def test_the_method_is_chosen_by_its_preset():
 def test_checks_do_not_import_the_stack():
     import subprocess
 
-    code = "import sys, recipe.spo.preflight, recipe.spo.tree, recipe.spo.rows, recipe.spo.batching, recipe.spo.metrics, recipe.spo.plan"
-    code += ", recipe.spo.rollout.tree\nprint([m for m in ('verl', 'vllm', 'ray', 'torch') if m in sys.modules])"
+    code = "import sys, recipe.spo.preflight, recipe.spo.tree, recipe.spo.rows, recipe.spo.batching, recipe.spo.metrics"
+    code += ", recipe.spo.rollout.tree, recipe.spo.schedule, recipe.spo.plan, recipe.spo.plan_table"
+    code += "\nprint([m for m in ('verl', 'vllm', 'ray', 'torch') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

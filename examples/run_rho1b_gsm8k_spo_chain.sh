@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# SPO-chain, a cut at every 5th improbable token: Rho-1.1B on GSM8K (paper, section 5).
+# Every argument is passed on to verl (Hydra), such as trainer.total_training_steps=10. What it will do and cost
+# is printed before it starts; on its own: python -m recipe.spo.plan experiments=rho_gsm8k_chain_int5
+set -euo pipefail
+
+EXPERIMENT=${EXPERIMENT:-rho_gsm8k_chain_int5}                 # recipe/spo/config/experiments/NAME.yaml
+MODEL=${MODEL:-realtreetune/rho-1b-sft-GSM8K}                  # folder, or hub id that has been fetched
+DATA=${DATA:-data/gsm8k_rho}                                   # folder with train.parquet and validation.parquet
+OUT=${OUT:-outputs/$EXPERIMENT}                                # checkpoints and metrics.jsonl; a run that finds checkpoints there goes on
+GPUS=${GPUS:-1}                                                # a machine
+NODES=${NODES:-1}                                              # machines, joined by `ray start`
+PYTHON=${PYTHON:-python}
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}
+
+"$PYTHON" -m examples.ready --model "$MODEL" --data "$DATA" \
+    --make-data "$PYTHON -m data_prep.gsm8k --template rho --out $DATA"
+mkdir -p "$OUT"
+
+exec "$PYTHON" -m recipe.spo.main_spo \
+    experiments="$EXPERIMENT" \
+    data.train_files="$DATA/train.parquet" \
+    data.val_files="$DATA/validation.parquet" \
+    actor_rollout_ref.model.path="$MODEL" \
+    trainer.n_gpus_per_node="$GPUS" \
+    trainer.nnodes="$NODES" \
+    trainer.default_local_dir="$OUT/checkpoints" \
+    trainer.logger='[console,file]' \
+    "$@"
