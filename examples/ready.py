@@ -1,6 +1,7 @@
 """Is everything here that an experiment needs? Asked by the run_*.sh scripts before anything starts.
 
-Exit codes: 0 yes, 2 no, and one line says what to do.
+Prints the overrides that this machine asks for: none with a GPU, `overlay=tiny_cpu` without one. Notes and errors
+go to stderr. Exit codes: 0 yes, 2 no, and one line says what to do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 from recipe.spo.compat.machine import is_cpu_machine
 from recipe.spo.model_shape import local_config
 
+#: recipe/spo/config/overlay/: the same method on a small scale.
+SMALL = "overlay=tiny_cpu"
 WEIGHTS = (".safetensors", ".bin")
 
 
@@ -54,7 +57,12 @@ def main() -> None:
         print(f"error: {missing}", file=sys.stderr)
         raise SystemExit(2)
     if cpu:
-        print(f"note: this machine has no GPU: training {options.model} on the CPU, with float32 and one process")
+        print(
+            f"note: this machine has no GPU: training {options.model} on the CPU with {SMALL} (short texts, few "
+            "questions, two steps); further overrides change that",
+            file=sys.stderr,
+        )
+        print(SMALL)
 
 
 if __name__ == "__main__":

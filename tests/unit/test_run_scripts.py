@@ -66,8 +66,11 @@ def test_each_script_says_in_one_line_what_is_missing(place, script):
 def test_each_script_trains_a_local_model_on_the_cpu_and_passes_overrides_on(place, script):
     done = launch(place, script, "trainer.logger=[console]", "a.b=[1, 2]", MODEL="model", DATA="data", GPUS="2")
     assert done.returncode == 0, done.stderr
-    note, *words = done.stdout.splitlines()
-    assert note.startswith("note: this machine has no GPU: training model on the CPU")
+    words = done.stdout.splitlines()
+    assert (
+        done.stderr.startswith("note: this machine has no GPU: training model on the CPU")
+        and "overlay=tiny_cpu" in words
+    )
     assert words[:2] == ["-m", "recipe.spo.main_spo"] and words[-2:] == ["trainer.logger=[console]", "a.b=[1, 2]"]
     assert {"actor_rollout_ref.model.path=model", "data.val_files=data/validation.parquet"} < set(words)
     assert {"trainer.n_gpus_per_node=2", "trainer.nnodes=1"} < set(words)
@@ -82,7 +85,8 @@ def test_each_script_names_an_experiment_that_exists(script):
 
 def test_a_note_about_the_cpu_is_for_the_cpu(place):
     done = launch(place, SCRIPTS[0], platform="gpu", MODEL="model", DATA="data")
-    assert done.returncode == 0 and done.stdout.startswith("-m\nrecipe.spo.main_spo\n")
+    assert done.returncode == 0 and done.stdout.startswith("-m\nrecipe.spo.main_spo\n") and done.stderr == ""
+    assert "overlay" not in done.stdout
 
 
 @pytest.mark.parametrize(("missing", "message"), [("model.safetensors", "holds no model"), ("config.json", "holds no")])
@@ -102,8 +106,8 @@ def make(place: Path, target: str, *variables: str):
     [
         ("train-gsm8k", "chain", "rho_gsm8k_chain_int5"),
         ("train-gsm8k", "tree", "rho_gsm8k_tree_666"),
-        ("train-math", "tree", "r1_qwen_math_tree_666"),
-        ("train-math", "grpo", "r1_qwen_math_grpo"),
+        ("train-math", "tree", "r1_math_tree_666"),
+        ("train-math", "grpo", "r1_math_grpo"),
     ],
 )
 def test_make_chooses_the_script_and_passes_variables(place, target, method, experiment):
