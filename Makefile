@@ -7,7 +7,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-gsm8k train-math test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -21,6 +21,7 @@ setup: $(STAMP)  ## make .venv with everything that runs on a machine without a 
 demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vineppo|equal-parts|grpo|grpo-mask|rloo|reinforce-pp|ppo
 	$(PY) -m examples.demo --method $(METHOD) $(if $(STEPS),--steps $(STEPS))
 
+.PHONY: train-gsm8k train-math
 # Not in .venv on a machine with GPUs: there, give PY=python of the environment that has `pip install -e '.[gpu]'`.
 train-gsm8k:  ## Rho-1.1B on GSM8K: METHOD=tree|chain [MODEL=<folder or hub id>] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
 	$(call train,gsm8k,tree=rho1b_gsm8k_spo_tree chain=rho1b_gsm8k_spo_chain)
