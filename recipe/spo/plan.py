@@ -83,7 +83,7 @@ def make_plan(config: DictConfig, settings: SPOSettings) -> Plan:
         schedule = ContextSchedule((Stage(1, data.max_prompt_length + data.max_response_length),))
     stages = tuple(_stage_plan(config, settings, stage) for stage in schedule.stages)
     steps = _steps(config)
-    prompts = _rows(data.val_files)
+    prompts = _rows(data.val_files, data.val_max_samples)
     responses = None if prompts is None else prompts * val.n
     longest = max(_budget(config, settings, stage) for stage in schedule.stages)
     model, problem = _model(config)
@@ -111,22 +111,21 @@ def _budget(config: DictConfig, settings: SPOSettings, stage: Stage) -> int:
     return settings.response_budget(stage.from_step, SHORTEST_PROMPT, config.data.max_response_length)
 
 
-def _rows(files: Any) -> int | None:
-    """Rows of the data files; `None` where one is not there."""
+def _rows(files: Any, most: int) -> int | None:
+    """Rows of the data files, at most so many if that is positive; `None` where a file is not there."""
     paths = paths_of(files)
-    return sum(map(row_count, paths)) if all(map(os.path.exists, paths)) else None
+    if not all(map(os.path.exists, paths)):
+        return None
+    rows = sum(map(row_count, paths))
+    return min(rows, most) if most > 0 else rows
 
 
 def _steps(config: DictConfig) -> int | None:
     trainer, data = config.trainer, config.data
     if trainer.total_training_steps is not None:
         return trainer.total_training_steps
-    prompts = _rows(data.train_files)
-    if prompts is None:
-        return None
-    if data.train_max_samples > 0:
-        prompts = min(prompts, data.train_max_samples)
-    return prompts // data.train_batch_size * trainer.total_epochs
+    prompts = _rows(data.train_files, data.train_max_samples)
+    return None if prompts is None else prompts // data.train_batch_size * trainer.total_epochs
 
 
 def _validations(steps: int | None, test_freq: int, before: bool) -> int | None:

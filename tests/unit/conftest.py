@@ -67,6 +67,7 @@ def config(tmp_path, model):
                 "train_batch_size": 4,
                 "seed": 42,
                 "train_max_samples": -1,
+                "val_max_samples": -1,
                 "max_prompt_length": 16,
                 "max_response_length": 100,
                 "prompt_key": "prompt",
