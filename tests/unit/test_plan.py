@@ -36,6 +36,11 @@ def test_numbers_of_a_small_run(config):
     assert rows["optimiser steps"] == "8 a step, 200 in all"
 
 
+def test_samples_that_are_left_out_are_not_counted(config):
+    plan, _ = planned(config, data__val_max_samples=3, data__train_max_samples=2, data__train_batch_size=2)
+    assert plan.validation_responses == 3 and plan.steps == 2  # two epochs of two prompts
+
+
 @pytest.mark.parametrize(
     ("steps", "freq", "before", "times"), [(20, 10, True, 3), (20, 10, False, 2), (9, -1, True, 1)]
 )
