@@ -143,6 +143,13 @@ def test_the_checks_are_part_of_every_start_and_come_before_data_and_tokenizer(c
         check_run(config, gpus=1)
 
 
+def test_the_model_is_part_of_every_start(config, folder):
+    config.data.train_files, config.actor_rollout_ref.model.path = "nothing.parquet", str(folder(LLAMA))
+    config.data.max_response_length = 185
+    with pytest.raises(PreflightError, match="more than the model's context of 200 tokens"):
+        check_run(config)
+
+
 def test_only_what_is_here_is_looked_at(folder, monkeypatch):
     import socket
 
