@@ -57,10 +57,8 @@ KEYS = {
     "evaluate_top_p": f"{ROLLOUT}.val_kwargs.top_p",
     "model": "actor_rollout_ref.model.path",
     "longest_prompt": "data.max_prompt_length",
-    "response_after_100": "data.max_response_length",
     "questions": "data.train_batch_size",
     "branch_factors": f"{SPO}.tree.branch_factors",
-    "segment_length": f"{SPO}.tree.segment_length",
     "continuations": f"{SPO}.chain.continuations",
     "partition": f"{SPO}.chain.partition",
     "cut_interval": f"{SPO}.chain.cut_interval",
@@ -73,7 +71,12 @@ KEYS = {
 }
 #: Terms that follow from several.
 READ: dict[str, Callable[[DictConfig], Any]] = {
-    "context": lambda c: c.data.max_prompt_length + c.data.max_response_length,
+    "context": lambda c: [stage.context for stage in c.algorithm.spo.context_schedule],
+    "switch": lambda c: [stage.from_step for stage in c.algorithm.spo.context_schedule[1:]],
+    "response_after_100": lambda c: min(
+        c.data.max_response_length, c.algorithm.spo.context_schedule[0].context - 100
+    ),
+    "segment_length": lambda c: segment_lengths(c),
     "responses": lambda c: responses(c),
     "episodes": lambda c: episodes(c),
     "batch": lambda c: episodes(c) / c.algorithm.spo.optimizer_steps,
@@ -85,6 +88,7 @@ READ: dict[str, Callable[[DictConfig], Any]] = {
     "bos": lambda c: "always" if "bos_token" in c.actor_rollout_ref.model.custom_chat_template else "never",
 }
 READ_KEYS = {f"{SPO}.chain.trajectories", f"{SPO}.group.responses", f"{SPO}.replay.rows_per_step"}
+READ_KEYS |= {f"{SPO}.tree.segment_length", f"{SPO}.context_schedule", "data.max_response_length"}
 READ_KEYS |= {f"{SPO}.optimizer_steps", f"{SPO}.mask_source", "data.val_files"}
 READ_KEYS |= {
     "actor_rollout_ref.model.custom_chat_template",
@@ -101,6 +105,12 @@ SOMETIMES = {"cut_interval", "most_steps", "equal_parts", "responses", "stop_str
 def responses(config: DictConfig) -> int:
     spo = config.algorithm.spo
     return spo.chain.trajectories if spo.chain else spo.group.responses
+
+
+def segment_lengths(config: DictConfig) -> int | list[int]:
+    """One number, or one a stage."""
+    stages = [stage.get("segment_length") for stage in config.algorithm.spo.context_schedule]
+    return stages if any(stages) else config.algorithm.spo.tree.segment_length
 
 
 def episodes(config: DictConfig) -> int:
@@ -234,7 +244,7 @@ def test_the_command_line_knows_the_method_and_overrides_every_key():
 
 SCALED = {
     *("data.train_files", "data.val_files", "data.train_batch_size", "data.val_max_samples"),
-    *("data.max_prompt_length", "data.max_response_length", f"{SPO}.tree.segment_length"),
+    *("data.max_prompt_length", "data.max_response_length", f"{SPO}.tree.segment_length", f"{SPO}.context_schedule"),
     *("actor_rollout_ref.model.path", "actor_rollout_ref.model.custom_chat_template"),
     *(f"{SPO}.replay.rows_per_step", f"{ACTOR}.ppo_max_token_len_per_gpu", "trainer.total_training_steps"),
 }
