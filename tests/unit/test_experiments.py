@@ -73,9 +73,7 @@ KEYS = {
 READ: dict[str, Callable[[DictConfig], Any]] = {
     "context": lambda c: [stage.context for stage in c.algorithm.spo.context_schedule],
     "switch": lambda c: [stage.from_step for stage in c.algorithm.spo.context_schedule[1:]],
-    "response_after_100": lambda c: min(
-        c.data.max_response_length, c.algorithm.spo.context_schedule[0].context - 100
-    ),
+    "response_after_100": lambda c: min(c.data.max_response_length, c.algorithm.spo.context_schedule[0].context - 100),
     "segment_length": lambda c: segment_lengths(c),
     "responses": lambda c: responses(c),
     "episodes": lambda c: episodes(c),
