@@ -1,5 +1,6 @@
 """What a rollout tells about itself: counts a question, and the `spo/*` metrics of a step.
 
+What each metric says: `docs/metrics.md`.
 A worker attaches the counts of its question to the question's tag, whether or not it gave a row, so
 nothing that was dropped goes uncounted; the trainer sums them up.
 
@@ -8,6 +9,7 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +22,11 @@ Counts = dict[str, float]
 
 
 def selection_counts(selection: Selection) -> Counts:
-    """What became of a question's samples, as sums to be added up over the questions of a step."""
+    """What became of a question's samples, as sums to be added up over the questions of a step.
+
+    The advantage of a row is that of its segment; of a chain's response with several, the largest one.
+    """
+    advantages = [max(row.advantages, key=abs) for row in selection.rows]
     return {
         "questions": 1,
         "samples": len(selection.rows) + selection.zero_advantage + selection.all_masked,
@@ -30,12 +36,14 @@ def selection_counts(selection: Selection) -> Counts:
         "questions_without_rows": int(not selection.rows),
         "trainable_tokens": sum(sum(row.response_mask) for row in selection.rows),
         "row_tokens": sum(len(row.response_ids) for row in selection.rows),
-        "advantage_abs": sum(max(map(abs, row.advantages)) for row in selection.rows),
+        "advantage_abs": sum(abs(advantage) for advantage in advantages),
+        "advantage_sum": sum(advantages),
+        "advantage_squares": sum(advantage**2 for advantage in advantages),
     }
 
 
 def tree_counts(root: Node, depth: int) -> Counts:
-    """Sums over one tree; `nodes_1`, `nodes_2`, ... count the segments of each depth.
+    """Sums over one tree; `nodes_1`, `nodes_2`, ... count the segments of each depth, `values_N` add up their values.
 
     Args:
         root: a tree with values.
@@ -43,13 +51,15 @@ def tree_counts(root: Node, depth: int) -> Counts:
     """
     if root.value is None:
         raise ValueError("the tree has no values: call compute_values first")
-    counts: Counts = {"root_value": root.value, **_no_endings(), "generated_tokens": 0, "segments": 0}
+    counts: Counts = {"trees": 1, "root_value": root.value, **_no_endings(), "generated_tokens": 0, "segments": 0}
     visits = list(walk(root))
     for visit in visits[1:]:
         counts["segments"] += 1
-        counts[f"nodes_{visit.depth}"] = counts.get(f"nodes_{visit.depth}", 0) + 1
+        for name, number in ((f"nodes_{visit.depth}", 1), (f"values_{visit.depth}", visit.node.value)):
+            counts[name] = counts.get(name, 0) + number
         counts["generated_tokens"] += len(visit.node.token_ids)
         if visit.node.is_leaf:
+            counts["cut_points"] += visit.depth - 1
             _count_ending(counts, visit.node, early=visit.depth < depth)
     return counts
 
@@ -71,16 +81,19 @@ def chain_counts(rollout: ChainRollout) -> Counts:
         "generated_tokens": sum(len(node.token_ids) for node in responses + samples),
         "segments": sum(len(trajectory.cuts) for trajectory in rollout.trajectories),
         "states": len(rollout.continuations),
+        "state_values": sum(rollout.values().values()),
         "continuations": len(samples),
         "continuation_tokens": sum(len(sample.token_ids) for sample in samples),
     }
-    for response in responses:
-        _count_ending(counts, response, early=False)
+    for trajectory in rollout.trajectories:
+        # The state at 0 is the prompt, which is valued but cuts nothing.
+        counts["cut_points"] += sum(cut > 0 for cut in trajectory.cuts)
+        _count_ending(counts, trajectory.response, early=False)
     return counts
 
 
 def _no_endings() -> Counts:
-    return dict.fromkeys(("leaves", "early_leaves", "unfinished_leaves", "leaf_reward"), 0)
+    return dict.fromkeys(("leaves", "early_leaves", "unfinished_leaves", "leaf_reward", "cut_points"), 0)
 
 
 def _count_ending(counts: Counts, node: Node, early: bool) -> None:
@@ -96,6 +109,7 @@ def _count_ending(counts: Counts, node: Node, early: bool) -> None:
 
 #: Sums that are shown as they are, where a rollout has them.
 SHOWN = (
+    "trees",
     "rows",
     "samples",
     "segments",
@@ -136,11 +150,25 @@ def step_metrics(counts: Sequence[Mapping[str, float]], failed_questions: int) -
     metrics["spo/zero_advantage_share"] = total["dropped_zero_advantage"] / max(total["samples"], 1)
     metrics["spo/trainable_token_share"] = total["trainable_tokens"] / max(total["row_tokens"], 1)
     metrics["spo/advantage_abs"] = total["advantage_abs"] / max(total["rows"], 1)
+    metrics["spo/advantage_std"] = _standard_deviation(
+        total["advantage_sum"], total["advantage_squares"], total["rows"]
+    )
+    metrics["spo/cut_points_per_response"] = total["cut_points"] / max(total["leaves"], 1)
+    if total.get("states"):
+        metrics["spo/state_value"] = total["state_values"] / total["states"]
     metrics["spo/prefix_cache_hit_rate"] = total["cached_tokens"] / max(total["prompt_tokens"], 1)
     metrics["spo/rollout_seconds_per_question"] = total["rollout_seconds"] / total["questions"]
-    for name in sorted(n for n in total if n.startswith("nodes_")):
-        metrics[f"spo/nodes_at_depth_{name.removeprefix('nodes_')}"] = total[name]
+    for depth in sorted(name.removeprefix("nodes_") for name in total if name.startswith("nodes_")):
+        metrics[f"spo/nodes_at_depth_{depth}"] = total[f"nodes_{depth}"]
+        metrics[f"spo/value_at_depth_{depth}"] = total[f"values_{depth}"] / total[f"nodes_{depth}"]
     if any(name.startswith("verdict_") for name in total):
         for reason in (*Reason, "other"):
             metrics[f"spo/verdict/{reason}_share"] = total.get(f"verdict_{reason}", 0) / max(total["leaves"], 1)
     return metrics
+
+
+def _standard_deviation(total: float, squares: float, count: float) -> float:
+    if not count:
+        return 0.0
+    # Rounding can make a variance of nothing a little negative.
+    return math.sqrt(max(squares / count - (total / count) ** 2, 0.0))

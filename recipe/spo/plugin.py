@@ -35,7 +35,9 @@ def register() -> None:
         verl_cpu.apply()
     register_resolver()
     import recipe.spo.algorithm  # noqa: F401  # registers estimator and policy loss
+    from recipe.spo.compat import aged_loss
 
+    aged_loss.apply()
     _registered = True
 
 

@@ -234,7 +234,9 @@ def test_counts_worked_by_hand():
         "continuation_tokens": 3 * 1 + 3 * 2,
         "segments": 4,
         "states": 2,
+        "state_values": 2 / 3 + 1,
         "continuations": 6,
+        "cut_points": 2,  # not the ones at 0, which are the prompt
         "leaves": 2,
         "early_leaves": 0,
         "unfinished_leaves": 1,
@@ -253,7 +255,8 @@ def test_verdicts_are_counted_where_the_grader_gives_one():
         "verdict_other": 1,
     }
     selection = {"questions": 1, "samples": 4, "rows": 4, "dropped_zero_advantage": 0, "trainable_tokens": 1}
-    worker = {"row_tokens": 1, "advantage_abs": 1, "prompt_tokens": 1, "cached_tokens": 0, "rollout_seconds": 1}
+    selection |= {"row_tokens": 1, "advantage_abs": 1, "advantage_sum": 1, "advantage_squares": 1}
+    worker = {"prompt_tokens": 1, "cached_tokens": 0, "rollout_seconds": 1}
     metrics = step_metrics([counts | selection | worker], 0)
     shares = {name.split("/")[2]: share for name, share in metrics.items() if name.startswith("spo/verdict/")}
     assert shares == {

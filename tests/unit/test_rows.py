@@ -68,11 +68,15 @@ def test_counts_of_a_tree_worked_by_hand():
     compute_values(root)
     counts = counts_of(root)
     assert counts["generated_tokens"] == 7
-    assert (counts["nodes_1"], counts["nodes_2"]) == (2, 2)
+    assert (counts["trees"], counts["nodes_1"], counts["nodes_2"]) == (1, 2, 2)
+    assert (counts["values_1"], counts["values_2"]) == (0.5 + 1, 1 + 0)
+    assert counts["cut_points"] == 2  # one within each of the two responses that go through the inner node
     assert (counts["leaves"], counts["early_leaves"], counts["unfinished_leaves"]) == (3, 1, 1)
     # V() = (1/2 + 1) / 2 = 3/4; one token of each leaf and the inner node's only one are improbable.
     assert (counts["rows"], counts["trainable_tokens"], counts["root_value"]) == (4, 4, 0.75)
     assert counts["advantage_abs"] == 0.25 + 0.25 + 0.5 + 0.5
+    assert counts["advantage_sum"] == -0.25 + 0.25 + 0.5 - 0.5
+    assert counts["advantage_squares"] == 2 * 0.25**2 + 2 * 0.5**2
 
 
 def test_step_metrics_are_shares_of_the_whole_step():
@@ -85,7 +89,10 @@ def test_step_metrics_are_shares_of_the_whole_step():
     assert metrics["spo/questions"] == 2
     assert metrics["spo/failed_questions"] == 1
     assert metrics["spo/prefix_cache_hit_rate"] == 30 / 40
-    assert metrics["spo/root_value"] == 0.5
+    assert metrics["spo/root_value"] == metrics["spo/value_at_depth_1"] == 0.5
+    assert metrics["spo/advantage_std"] == 0.5  # of 0.5, -0.5, 0.5, -0.5
+    assert metrics["spo/cut_points_per_response"] == 0
+    assert metrics["spo/trees"] == 2
 
 
 def test_a_step_without_trees_has_no_nan():
