@@ -88,11 +88,14 @@ def run(config: DictConfig) -> None:
     from verl.utils.config import validate_config
     from verl.utils.device import auto_set_device
 
+    from recipe.spo.checkpoints import CheckpointError
     from recipe.spo.compat.processes import owned_run
     from recipe.spo.compat.task_runner import spo_task_runner
+    from recipe.spo.json_files import JsonError
     from recipe.spo.plan import make_plan
     from recipe.spo.plan_table import print_plan
     from recipe.spo.preflight import PreflightError, check_run
+    from recipe.spo.run_record import check_resume, record_run
 
     if is_cpu_machine():
         print("SPO: no GPU on this machine, running on the CPU (recipe/spo/compat/platform_cpu.py)", flush=True)
@@ -114,6 +117,11 @@ def run(config: DictConfig) -> None:
     with open_dict(config):  # what the driver found holds for every node of the run
         OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{PLATFORM_VARIABLE}", platform_name())
     print_plan(config, settings, make_plan(config, settings))
+    try:
+        check_resume(config)
+        record_run(config)
+    except (CheckpointError, JsonError) as error:
+        refuse(error)
     with owned_run():
         run_ppo(config, task_runner_class=spo_task_runner())
 

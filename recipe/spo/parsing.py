@@ -76,6 +76,7 @@ def parse_settings(
         optimizer_steps=read.whole("optimizer_steps"),
         replay=_parse_replay(read.raw("replay")),
         context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),
+        keep_best=_parse_keep_best(read),
         as_published_code=read.boolean("as_published_code"),
         deterministic=read.boolean("deterministic"),
         dump_dir=read.path("dump_dir"),
@@ -108,6 +109,15 @@ def _check_together(read: Reader, settings: SPOSettings) -> None:
         raise read.wrong("mask_source", "as_published_code masks by the trainer's probabilities: set it to trainer")
     if settings.method != "tree" and not settings.keep_zero_advantage:
         raise read.wrong("keep_zero_advantage", "as_published_code keeps such rows, except of trees: set it to true")
+
+
+def _parse_keep_best(read: Reader) -> str | bool | None:
+    value = read.raw("keep_best")
+    if value is None or value is False:
+        return None
+    if value is not True and not (isinstance(value, str) and value.startswith("val-")):
+        raise read.wrong("keep_best", "true (validation accuracy), the name of a validation metric (val-...), or null")
+    return value
 
 
 def _parse_shrinkage(read: Reader) -> float | None:

@@ -40,6 +40,7 @@ def check_settings(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     settings = settings_of(config, int(config.data.max_response_length))
     check_verl_settings(config, settings)
     check_queue_size(config, settings)
+    check_keeping(config, settings)
     check_machines(config, settings, gpus)
     check_model(config)
     return settings
@@ -230,6 +231,34 @@ def check_micro_batches(config: DictConfig, settings: SPOSettings) -> None:
                 f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu is {rows}: it must divide {unit}, "
                 "optimizer_steps times actor.ppo_micro_batch_size_per_gpu"
             )
+
+
+def check_keeping(config: DictConfig, settings: SPOSettings) -> None:
+    """Check which checkpoints are to be kept.
+
+    Raises:
+        PreflightError: naming the key.
+    """
+    trainer = config.trainer
+    newest = trainer.max_actor_ckpt_to_keep
+    if newest is not None and (type(newest) is not int or newest < 1):
+        raise PreflightError(
+            f"trainer.max_actor_ckpt_to_keep is {newest!r}: a whole number of at least 1, or null to keep all"
+        )
+    if trainer.max_critic_ckpt_to_keep != newest:
+        raise PreflightError(
+            f"trainer.max_critic_ckpt_to_keep is {trainer.max_critic_ckpt_to_keep!r}: leave it out, actor and critic "
+            f"of a step are kept together (trainer.max_actor_ckpt_to_keep={newest})"
+        )
+    if trainer.get("remove_previous_ckpt_in_save"):
+        raise PreflightError(
+            "trainer.remove_previous_ckpt_in_save is on: verl has given it up, use trainer.max_actor_ckpt_to_keep=1"
+        )
+    if isinstance(settings.keep_best, str) and trainer.save_freq > 0 >= trainer.test_freq:
+        raise PreflightError(
+            f"algorithm.spo.keep_best is {settings.keep_best!r}, but trainer.test_freq={trainer.test_freq} never "
+            "validates: set trainer.test_freq, or keep_best=null"
+        )
 
 
 def check_queue_size(config: DictConfig, settings: SPOSettings) -> None:

@@ -123,6 +123,7 @@ class SPOSettings:
     optimizer_steps: int
     replay: ReplaySettings
     context_schedule: ContextSchedule | None
+    keep_best: str | bool | None
     as_published_code: bool
     deterministic: bool
     dump_dir: str | None

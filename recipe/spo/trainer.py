@@ -2,12 +2,13 @@
 
 Overridden: how many rows a batch is padded to and how they are dealt out (K optimiser steps whatever
 the number of rows), where advantages and old log-probs come from, what happens in a step without
-rows, and that rows which wait for a later step are part of a checkpoint.
+rows, that rows which wait for a later step are part of a checkpoint, and which checkpoints are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl import DataProto
 from verl.trainer.ppo.v1 import register_trainer
@@ -24,6 +26,8 @@ from verl.utils.debug.metrics import calculate_debug_metrics
 
 from recipe.spo.algorithm import row_advantages
 from recipe.spo.batching import optimizer_step_order
+from recipe.spo.checkpoints import Checkpoints
+from recipe.spo.compat.aged_loss import AGE_FIELD, OLDEST, clip_fractions
 from recipe.spo.dump import Dump
 from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.queue import PATH_TAG, QUESTION_TAG, NoTrainableRows
@@ -41,6 +45,9 @@ class SPOTrainer(PPOTrainerSync):
         super().__init__(config)
         self.spo = settings_of(config, int(config.data.max_response_length))
         self.dump = Dump(self.spo.dump_dir) if self.spo.dump_dir else None
+        self.checkpoints = Checkpoints(
+            Path(config.trainer.default_local_dir), config.trainer.max_actor_ckpt_to_keep, self.spo.keep_best
+        )
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         data = self.config.data
@@ -48,12 +55,14 @@ class SPOTrainer(PPOTrainerSync):
             self.global_steps, full=data.max_prompt_length + data.max_response_length
         )
         try:
-            return super()._step_once(metrics, timing_raw, sample_batch_size)
+            batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         except NoTrainableRows as nothing:
             metrics.update(nothing.metrics)
             metrics.update({"spo/skipped_updates": 1, "spo/trained_rows": 0, "spo/trained_tokens": 0})
             self.on_sample_end()
-            return nothing.prompts
+            batch = nothing.prompts
+        self.checkpoints.count(metrics)
+        return batch
 
     @property
     def _rows_a_unit(self) -> int:
@@ -138,7 +147,7 @@ class SPOTrainer(PPOTrainerSync):
         metrics["spo/trained_tokens"] = narrowed.values().sum().item()
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        with _mini_batch_of(self.config.critic, len(batch) // self.spo.optimizer_steps):
+        with _set(self.config.critic, ppo_mini_batch_size=self._mini_batch_rows(batch)):
             return super()._update_critic(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -146,15 +155,46 @@ class SPOTrainer(PPOTrainerSync):
             self._mask(batch, metrics)  # only now: the critic learns from every token
         if self.dump is not None:
             self._dump_rows(batch)
-        with _mini_batch_of(self.config.actor_rollout_ref.actor, len(batch) // self.spo.optimizer_steps):
-            return super()._update_actor(batch, metrics)
+        if self.spo.replay.max_age:
+            self._put_ages(batch)
+        with _set(self.config.actor_rollout_ref.actor, ppo_mini_batch_size=self._mini_batch_rows(batch)):
+            batch = super()._update_actor(batch, metrics)
+        for age, fraction in clip_fractions(metrics).items():
+            metrics[f"spo/replay/clip_fraction_of_age_{age}"] = fraction
+        return batch
+
+    def _mini_batch_rows(self, batch: KVBatchMeta) -> int:
+        """verl reads its mini-batch size, in rows, from the configuration; ours follows from K."""
+        return len(batch) // self.spo.optimizer_steps
+
+    def _put_ages(self, batch: KVBatchMeta) -> None:
+        """Tell the loss how old each row is; see `recipe.spo.compat.aged_loss`."""
+        mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+        offsets = mask["response_mask"].offsets()
+        ages = [0 if tag.get("is_padding") else self.global_steps - tag["global_steps"] for tag in batch.tags]
+        a_token = torch.tensor(ages).repeat_interleave(offsets.diff().cpu())
+        field = torch.nested.nested_tensor_from_jagged(a_token, offsets.cpu())
+        fields = TensorDict({AGE_FIELD: field}, batch_size=[len(ages)])
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        batch.extra_info[OLDEST] = self.spo.replay.max_age
 
     def _save_checkpoint(self) -> None:
-        # First the rows: verl marks a checkpoint as complete at the end of its own part.
+        # First our parts: verl marks a checkpoint as complete at the end of its own.
+        self.checkpoints.saving(self.global_steps)
         if self.spo.replay.max_age:
             folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
             save_waiting_rows(folder, self.replay_buffer.kept)
-        super()._save_checkpoint()
+        # verl deletes nothing, `Checkpoints` does.
+        with _set(self.config.trainer, max_actor_ckpt_to_keep=None, max_critic_ckpt_to_keep=None):
+            super()._save_checkpoint()
+        self.checkpoints.saved(self.global_steps)
+
+    def _validate(self) -> dict[str, float]:
+        metrics = super()._validate()
+        rows = getattr(self.val_dataset, "dataframe", None)  # a data set class of one's own need not have it
+        sources = ["all"] * len(self.val_dataset) if rows is None else rows["data_source"]
+        self.checkpoints.validated(self.global_steps, metrics, Counter(map(str, sources)))
+        return metrics
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
@@ -164,6 +204,7 @@ class SPOTrainer(PPOTrainerSync):
             folder = Path(named or Path(trainer.default_local_dir) / f"global_step_{self.global_steps}")
             # Without replay now, rows that waited then are counted as expired by the first step.
             load_waiting_rows(folder, required=self.spo.replay.max_age > 0)
+            self.checkpoints.resumed(self.global_steps, folder)
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
@@ -202,14 +243,14 @@ class SPOTrainer(PPOTrainerSync):
 
 
 @contextlib.contextmanager
-def _mini_batch_of(node: DictConfig, rows: int) -> Iterator[None]:
-    """verl reads its mini-batch size, in rows, from the configuration; ours follows from K."""
-    configured = node.ppo_mini_batch_size
-    node.ppo_mini_batch_size = rows
+def _set(node: DictConfig, **values: Any) -> Iterator[None]:
+    """Other values in the configuration for the length of one call."""
+    configured = {name: node[name] for name in values}
+    node.update(values)
     try:
         yield
     finally:
-        node.ppo_mini_batch_size = configured
+        node.update(configured)
 
 
 def _is_rowless(batch: KVBatchMeta) -> bool:

@@ -32,6 +32,7 @@ def command_of(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> li
         "actor_rollout_ref.rollout.temperature=1.0",
         "actor_rollout_ref.actor.optim.lr=3e-4",  # large, so that a missed weight sync shows
         "trainer.test_freq=-1",
+        "trainer.save_freq=-1",
         f"trainer.default_local_dir={out / 'checkpoints'}",
         f"trainer.rollout_data_dir={out / 'rollouts'}",
         "trainer.logger=[console,file]",

@@ -59,6 +59,9 @@ def config(tmp_path, model):
                 "n_gpus_per_node": 1,
                 "nnodes": 1,
                 "test_freq": 10,
+                "save_freq": 50,
+                "max_actor_ckpt_to_keep": 2,
+                "max_critic_ckpt_to_keep": 2,
                 "val_before_train": True,
             },
             "data": {

@@ -104,6 +104,11 @@ WRONG = {
     r"context_schedule\[0\]: 2 levels of \[30, 30\] tokens leave nothing": {
         "algorithm.spo.context_schedule": [{"from_step": 1, "context": 76}]
     },
+    "trainer.max_actor_ckpt_to_keep is 0: a whole number": {"trainer.max_actor_ckpt_to_keep": 0},
+    "trainer.max_critic_ckpt_to_keep is 3: leave it out": {"trainer.max_critic_ckpt_to_keep": 3},
+    "remove_previous_ckpt_in_save is on": {"trainer.remove_previous_ckpt_in_save": True},
+    "test_freq=-1 never validates": {"trainer.test_freq": -1, "algorithm.spo.keep_best": "val-core/a/acc/mean@1"},
+    "keep_best is 'accuracy': true": {"algorithm.spo.keep_best": "accuracy"},
     "n_gpus_per_node is 0: it must be a whole number": {"trainer.n_gpus_per_node": 0},
 }
 
