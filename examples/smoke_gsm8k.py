@@ -85,6 +85,7 @@ def command(arguments: argparse.Namespace, out: Path) -> list[str]:
         f"trainer.total_training_steps={STEPS}",
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
+        "trainer.save_freq=-1",
         "trainer.logger=[console,file]",
     ]
 

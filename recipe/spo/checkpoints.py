@@ -228,7 +228,10 @@ class Checkpoints:
             # A name that nothing takes for a checkpoint, lest a run that is killed here leaves half of one.
             own[step].folder.rename(self.root / f"{_DELETED}{own[step].folder.name}")
         for left in self.root.glob(f"{_DELETED}global_step_*"):
-            shutil.rmtree(left)
+            try:
+                shutil.rmtree(left)
+            except OSError as error:  # no reason to end a training; the next save tries again
+                print(f"warning: {left} could not be deleted: {error.strerror or error}", flush=True)
 
     def _write_best(self, own: Mapping[int, Saved]) -> int | None:
         if self.keep_best is None:

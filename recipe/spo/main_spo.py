@@ -116,9 +116,9 @@ def run(config: DictConfig) -> None:
         )
     with open_dict(config):  # what the driver found holds for every node of the run
         OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{PLATFORM_VARIABLE}", platform_name())
-    print_plan(config, settings, make_plan(config, settings))
     try:
         check_resume(config)
+        print_plan(config, settings, make_plan(config, settings))
         record_run(config)
     except (CheckpointError, JsonError) as error:
         refuse(error)

@@ -76,7 +76,7 @@ def check_resume(config: DictConfig) -> int | None:
 
 
 def _named_step(path: Any) -> int:
-    step = str(path).rstrip("/").rpartition("global_step_")[2]
+    step = str(path).rpartition("global_step_")[2]
     if not isinstance(path, str) or not step.isdigit() or not Path(path).is_dir():
         raise CheckpointError(
             f"trainer.resume_from_path is {path!r}: with trainer.resume_mode=resume_path it must be a folder "

@@ -57,6 +57,23 @@ def test_a_model_without_tokenizer(tmp_path, arithmetic):
     assert_refused(done, "holds no tokenizer")
 
 
+def test_a_folder_that_holds_another_methods_checkpoint(tmp_path, arithmetic, policy):
+    (tmp_path / "run" / "global_step_3").mkdir(parents=True)
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("3")
+    record = f"algorithm: {{spo: {{method: chain}}}}\nactor_rollout_ref: {{model: {{path: {policy}, lora_rank: 0}}}}\n"
+    (tmp_path / "run" / "run.yaml").write_text(record)
+    done, _ = main_spo(
+        tmp_path,
+        *(f"data.{key}_files={arithmetic / 'train.parquet'}" for key in ("train", "val")),
+        f"actor_rollout_ref.model.path={policy}",
+        "data.max_response_length=100",
+        "data.max_prompt_length=128",
+        f"trainer.default_local_dir={tmp_path / 'run'}",
+    )
+    assert_refused(done, "algorithm.spo.method is 'tree', but")
+    assert (tmp_path / "run" / "run.yaml").read_text() == record
+
+
 def test_a_missing_column(tmp_path):
     pd.DataFrame([{"question": "?", "answer": "1"}]).to_parquet(tmp_path / "rows.parquet")
     done, _ = main_spo(tmp_path, f"data.train_files={tmp_path / 'rows.parquet'}")

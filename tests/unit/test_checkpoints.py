@@ -134,6 +134,20 @@ def test_a_step_that_is_not_saved_and_one_that_is_not_validated_are_not_the_best
     assert steps_in(run.root) == [20] and not (run.root / BEST).exists()
 
 
+def test_a_deletion_that_fails_ends_no_run_and_is_tried_again(run, monkeypatch, capsys):
+    def busy(path):
+        raise OSError(16, "Device or resource busy")
+
+    save(run, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr("recipe.spo.checkpoints.shutil.rmtree", busy)
+        save(run, 20)
+    assert "warning:" in capsys.readouterr().out and steps_in(run.root) == [20]
+    assert list(run.root.glob(".deleted_global_step_10"))
+    save(run, 30)
+    assert not list(run.root.glob(".deleted*"))
+
+
 def test_without_keep_best_only_the_newest_stay(tmp_path):
     run = Checkpoints(tmp_path, newest=2, keep_best=None)
     for step in (10, 20, 30):

@@ -65,9 +65,10 @@ def test_a_checkpoint_that_is_named_is_resumed_whatever_it_is_of(run, tmp_path):
     run.algorithm.spo.method = "chain"
     run.trainer.resume_mode, run.trainer.resume_from_path = "resume_path", str(tmp_path / "run/global_step_10")
     assert check_resume(run) == 10
-    run.trainer.resume_from_path = str(tmp_path / "run/global_step_11")
-    with pytest.raises(CheckpointError, match="resume_from_path is .*global_step_11"):
-        check_resume(run)
+    for wrong in ("global_step_11", "global_step_10/", ""):  # verl cannot read a step out of the second
+        run.trainer.resume_from_path = f"{tmp_path}/run/{wrong}"
+        with pytest.raises(CheckpointError, match="resume_from_path is .* must be a folder global_step_N"):
+            check_resume(run)
 
 
 def test_unknown_origins_and_overwriting_are_said(run, capsys):
