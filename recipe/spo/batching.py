@@ -14,10 +14,27 @@ import random
 from collections.abc import Sequence
 
 
+def arrival_order(arrived: Sequence[str], now: Sequence[str]) -> list[int]:
+    """How to put a batch that was padded and balanced back into the order that its rows came in, padding last.
+
+    Args:
+        arrived: keys of the rows, in the order that they came in.
+        now: the same keys and those of padding rows, in any order.
+
+    Returns:
+        Positions in `now`.
+    """
+    places = {key: place for place, key in enumerate(arrived)}
+    return sorted(range(len(now)), key=lambda i: (places.get(now[i], len(places)), now[i]))
+
+
 def optimizer_step_order(
     lengths: Sequence[int], is_padding: Sequence[bool], ranks: int, steps: int, seed: int, unit: int = 1
 ) -> list[int]:
     """Order a padded batch so that contiguous cutting gives even optimiser steps and even ranks.
+
+    Which step a row goes into follows from `seed` and the order of the real rows alone, not from ranks or
+    padding: the same rows give the same optimiser steps on any number of GPUs.
 
     Row `i` of the result is trained by rank `i // (n / ranks)`, in that rank's step
     `(i % (n / ranks)) // (n / ranks / steps)`. Real rows are spread over the steps at random (their

@@ -25,7 +25,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug.metrics import calculate_debug_metrics
 
 from recipe.spo.algorithm import row_advantages
-from recipe.spo.batching import optimizer_step_order
+from recipe.spo.batching import arrival_order, optimizer_step_order
 from recipe.spo.checkpoints import Checkpoints
 from recipe.spo.compat.aged_loss import AGE_FIELD, OLDEST, clip_fractions
 from recipe.spo.dump import Dump
@@ -74,7 +74,10 @@ class SPOTrainer(PPOTrainerSync):
         return dp_size * self.spo.optimizer_steps * self._rows_a_unit
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        arrived = list(batch.keys)
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        # verl's balance depends on the number of ranks; what goes into an optimiser step must not.
+        batch.reorder(arrival_order(arrived, batch.keys))
         order = optimizer_step_order(
             lengths=[tag["seq_len"] for tag in batch.tags],
             is_padding=[bool(tag.get("is_padding")) for tag in batch.tags],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.spo.batching import optimizer_step_order
+from recipe.spo.batching import arrival_order, optimizer_step_order
 
 
 def dealt(lengths, is_padding, ranks, steps, seed=0):
@@ -34,6 +34,24 @@ def test_every_row_once_and_real_rows_spread_evenly(batch, seed):
     assert sorted(row for step in table for share in step for row in share) == list(range(len(lengths)))
     real = [sum(not is_padding[row] for share in step for row in share) for step in table]
     assert max(real) - min(real) <= 1
+
+
+@given(batches(), st.integers(0, 5))
+def test_the_same_rows_make_the_same_steps_on_any_number_of_ranks(batch, seed):
+    lengths, is_padding, _, steps = batch
+    real = [length for length, padding in zip(lengths, is_padding, strict=True) if not padding]
+
+    def members(ranks: int) -> list[set[int]]:
+        padding = -len(real) % (ranks * steps)
+        table = dealt(real + [128] * padding, [False] * len(real) + [True] * padding, ranks, steps, seed)
+        return [{row for share in step for row in share if row < len(real)} for step in table]
+
+    assert members(1) == members(2) == members(3)
+
+
+def test_a_balanced_batch_goes_back_to_the_order_of_arrival():
+    now = ["pad_1", "c", "a", "pad_0", "b"]
+    assert [now[i] for i in arrival_order(["b", "c", "a"], now)] == ["b", "c", "a", "pad_0", "pad_1"]
 
 
 def test_padding_is_not_heaped_on_one_step():
