@@ -12,9 +12,11 @@ a micro-batch on one GPU):
     logits       10 T V                         bfloat16: logits, their copy at the temperature, the log-softmax,
                                                 and the gradients of the first two (V vocabulary)
 
-Without gradient checkpointing every layer keeps 2 T (8 h + 4 i). While sampling, vLLM takes its share of the
-card beside what the trainer keeps there. Not counted: padding (use_remove_padding=False), the allocator's
-gaps, NCCL and CUDA contexts (a few GiB), and the reference policy, which FSDP2 keeps in host memory.
+With FSDP2's offload policy the first three are in host memory. PPO's critic is a second model, trained as a whole
+with LoRA too. Without gradient checkpointing every layer keeps 2 T (8 h + 4 i). While sampling, vLLM takes its share
+of the card beside what the trainer keeps there. Not counted: padding (use_remove_padding=False) or, without it, the
+mask of packed rows (2 T T), the allocator's gaps, NCCL and CUDA contexts (a few GiB), and the reference policy, which
+FSDP2 keeps in host memory.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -40,6 +42,7 @@ class MemoryOptions:
         keeps_parameters, keeps_optimizer: what stays on the card while the engine samples.
         tensor_parallel: GPUs that share the engine's weights.
         critic: a second model of the same size trains too.
+        shards_on_host: FSDP2's offload policy: weights, gradients and AdamW's moments never stay on the card.
     """
 
     ranks: int
@@ -50,6 +53,7 @@ class MemoryOptions:
     keeps_optimizer: bool = True
     tensor_parallel: int = 1
     critic: bool = False
+    shards_on_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,12 @@ class MemoryEstimate:
 
 def estimate_memory(model: ModelShape, options: MemoryOptions) -> MemoryEstimate:
     """Estimate what one GPU needs."""
-    models = 2 if options.critic else 1
-    everything, trained = model.parameters * models, model.parameters * models
+    critic = model.parameters if options.critic else 0
+    everything, trained = model.parameters + critic, model.parameters + critic
     if options.trained_parameters is not None:
-        trained = options.trained_parameters * models
+        trained = options.trained_parameters + critic
+    if options.shards_on_host:
+        everything = trained = 0
     hidden, tokens = model.hidden_size, options.tokens
     one_layer = tokens * (8 * hidden + 4 * model.intermediate_size)
     if options.gradient_checkpointing:

@@ -167,6 +167,7 @@ def _memory(config: DictConfig, settings: SPOSettings, model: ModelShape) -> Mem
             keeps_optimizer=not actor.fsdp_config.optimizer_offload,
             tensor_parallel=rollout.tensor_model_parallel_size,
             critic=settings.method == "ppo",
+            shards_on_host=actor.fsdp_config.get("offload_policy", False),
         ),
     )
 

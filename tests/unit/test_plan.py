@@ -107,6 +107,10 @@ def test_what_saves_memory_does():
     assert (adapters.weights, adapters.gradients, adapters.optimizer) == (1000, 4, 8)
     assert estimate(gradient_checkpointing=False).activations > estimate().activations
     assert estimate(critic=True).optimizer == 2 * estimate().optimizer
+    assert estimate(critic=True, trained_parameters=4 * GIB).optimizer == 8 + estimate().optimizer  # no adapters there
+    host = estimate(shards_on_host=True)
+    assert host.weights == host.gradients == host.optimizer == host.kept_while_sampling == 0
+    assert host.training == host.gathered + host.activations + host.logits
 
 
 def test_a_card_must_have_room_for_both_phases():
