@@ -54,6 +54,50 @@ def check_machines(config: DictConfig, settings: SPOSettings, gpus: int | None =
     check_batch_sizes(config, settings, ranks // sequence_parallel)
 
 
+def check_cluster(config: DictConfig, address: str | None) -> None:
+    """Check that a run on several machines has a Ray cluster to run in; verl would wait for machines of its own.
+
+    Args:
+        config: the whole configuration.
+        address: of the cluster: `RAY_ADDRESS` or `ray_kwargs.ray_init.address`.
+
+    Raises:
+        PreflightError: several machines without a cluster, or on the CPU platform.
+    """
+    nodes = config.trainer.nnodes
+    if nodes == 1:
+        return
+    if config.trainer.device == "cpu":
+        raise PreflightError(
+            f"trainer.nnodes is {nodes}: the CPU platform runs on one machine, set it to 1 and "
+            "trainer.n_gpus_per_node to the number of processes"
+        )
+    if not address:
+        raise PreflightError(
+            f"trainer.nnodes is {nodes}, but this process knows no Ray cluster: `ray start` on every machine, then "
+            "set RAY_ADDRESS=auto, or use `ray job submit` (docs/multi_node.md)"
+        )
+
+
+def check_attention(config: DictConfig, flash_attention: bool) -> None:
+    """Check that the attention asked for is installed: verl's `vllm` extra brings no flash-attention.
+
+    Args:
+        config: the whole configuration.
+        flash_attention: whether package `flash_attn` is there.
+
+    Raises:
+        PreflightError: it is not, and is asked for.
+    """
+    model = config.actor_rollout_ref.model
+    wanted = dict(model.get("override_config") or {}).get("attn_implementation", "flash_attention_2")
+    if wanted == "flash_attention_2" and not flash_attention:
+        raise PreflightError(
+            "actor_rollout_ref.model.override_config.attn_implementation is flash_attention_2, but flash-attn is not "
+            "installed: pip install 'verl[fsdp]==0.9.1' (it may be compiled for long), or set it to sdpa"
+        )
+
+
 def check_batch_sizes(config: DictConfig, settings: SPOSettings, ranks: int) -> None:
     """Check that a full step divides among the ranks that see different rows.
 

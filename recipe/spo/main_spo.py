@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -19,6 +20,8 @@ from recipe.spo.compat.versions import VersionError, check_verl_version
 from recipe.spo.reader import SettingsError
 from recipe.spo.settings import ChainSettings, GroupSettings, ReplaySettings, SPOSettings, TreeSettings
 
+#: Where verl's `file` tracker writes.
+LOG_VARIABLE = "VERL_FILE_LOGGER_PATH"
 NODES = {
     "": SPOSettings,
     ".tree": TreeSettings,
@@ -41,10 +44,11 @@ def main() -> None:
 
 def start(task: Callable[[DictConfig], None]) -> None:
     """Check the command line and the installation, compose the configuration, and hand it to `task`."""
-    from recipe.spo.overrides import check_override_names
+    from recipe.spo.overrides import check_hardware_choice, check_override_names
 
     try:
         check_verl_version()
+        check_hardware_choice(sys.argv[1:], is_cpu_machine())
         check_override_names(
             sys.argv[1:],
             {f"algorithm.spo{node}": [f.name for f in fields(settings)] for node, settings in NODES.items()},
@@ -91,6 +95,7 @@ def run(config: DictConfig) -> None:
     from recipe.spo.checkpoints import CheckpointError
     from recipe.spo.compat.processes import owned_run
     from recipe.spo.compat.task_runner import spo_task_runner
+    from recipe.spo.fit import check_attention, check_cluster
     from recipe.spo.json_files import JsonError
     from recipe.spo.plan import make_plan
     from recipe.spo.plan_table import print_plan
@@ -100,6 +105,8 @@ def run(config: DictConfig) -> None:
     if is_cpu_machine():
         print("SPO: no GPU on this machine, running on the CPU (recipe/spo/compat/platform_cpu.py)", flush=True)
     try:
+        check_cluster(config, cluster_address(config))
+        check_attention(config, flash_attention=find_spec("flash_attn") is not None)
         settings = check_run(config, gpus=usable_gpus(config))
     except (PreflightError, SettingsError) as error:
         refuse(error)
@@ -114,8 +121,9 @@ def run(config: DictConfig) -> None:
         config.actor_rollout_ref.actor.policy_loss.loss_mode = policy_loss_name(
             settings.normalize, settings.as_published_code
         )
-    with open_dict(config):  # what the driver found holds for every node of the run
-        OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{PLATFORM_VARIABLE}", platform_name())
+    with open_dict(config):
+        for name, value in variables_of_the_run().items():
+            OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{name}", value)
     try:
         check_resume(config)
         print_plan(config, settings, make_plan(config, settings))
@@ -126,10 +134,22 @@ def run(config: DictConfig) -> None:
         run_ppo(config, task_runner_class=spo_task_runner())
 
 
+def variables_of_the_run() -> dict[str, str]:
+    """Environment of every process of the run: in a cluster they do not inherit this one's."""
+    variables = {PLATFORM_VARIABLE: platform_name()}  # what the driver found holds for every machine
+    if os.environ.get(LOG_VARIABLE):
+        variables[LOG_VARIABLE] = os.path.abspath(os.environ[LOG_VARIABLE])
+    return variables
+
+
+def cluster_address(config: DictConfig) -> str | None:
+    """Where Ray will find a cluster; `None`: it will start one on this machine."""
+    return os.environ.get("RAY_ADDRESS") or OmegaConf.select(config, "ray_kwargs.ray_init.address")
+
+
 def usable_gpus(config: DictConfig) -> int | None:
     """GPUs of this machine; `None` where they do not limit the run: on the CPU, or in a cluster."""
-    cluster = os.environ.get("RAY_ADDRESS") or OmegaConf.select(config, "ray_kwargs.ray_init.address")
-    if config.trainer.device == "cpu" or config.trainer.nnodes != 1 or cluster:
+    if config.trainer.device == "cpu" or config.trainer.nnodes != 1 or cluster_address(config):
         return None
     from verl.utils.device import get_torch_device
 

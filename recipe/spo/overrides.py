@@ -57,6 +57,25 @@ def check_override_names(arguments: Sequence[str], known: Mapping[str, Sequence[
             raise SettingsError(f"{name}: method={chosen} does not use algorithm.spo.{other}; it belongs to {fitting}")
 
 
+def check_hardware_choice(arguments: Sequence[str], cpu: bool) -> None:
+    """Refuse a GPU's settings for a run on the CPU; `platform=gpu` makes it a plan for GPUs.
+
+    Args:
+        arguments: the command line.
+        cpu: whether this machine runs on the CPU.
+
+    Raises:
+        SettingsError: naming the choice.
+    """
+    choices = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    hardware = choices.get("hardware")
+    if cpu and hardware and choices.get("platform") != "gpu":
+        raise SettingsError(
+            f"hardware={hardware} is for GPUs, and this machine runs on the CPU: leave it out, or add platform=gpu "
+            "to `python -m recipe.spo.plan`"
+        )
+
+
 def chosen_method(choices: Mapping[str, str]) -> str:
     """The method that a command line's `key=value` arguments come to: by name, by an experiment, or the default.
 
