@@ -1,5 +1,6 @@
 # `make` alone lists the targets. Everything runs in .venv, which the targets make as they need it.
 VENV   ?= .venv
+GPU_VENV ?= .venv-gpu
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.spo-cpu
@@ -7,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -18,22 +19,28 @@ $(STAMP): pyproject.toml scripts/setup_cpu.sh scripts/constraints_cpu.txt
 
 setup: $(STAMP)  ## make .venv with everything that runs on a machine without a GPU
 
+setup-gpu:  ## make .venv-gpu for a machine with NVIDIA GPUs (verl's own releases); then PY=.venv-gpu/bin/python
+	@PYTHON="$(PYTHON)" GPU_VENV="$(GPU_VENV)" bash scripts/setup_gpu.sh
+
 demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vineppo|equal-parts|grpo|grpo-mask|rloo|reinforce-pp|ppo
 	$(PY) -m examples.demo --method $(METHOD) $(if $(STEPS),--steps $(STEPS))
 
 .PHONY: train-gsm8k train-math
-# Not in .venv on a machine with GPUs: there, give PY=python of the environment that has `pip install -e '.[gpu]'`.
+# What trains or evaluates a model of yours never makes .venv: on a machine with GPUs it would be the wrong one. Give PY=
+# there: `.venv-gpu/bin/python`, or `python` of an environment that has `pip install -e '.[gpu]'`.
 train-gsm8k:  ## Rho-1.1B on GSM8K: METHOD=tree|chain [MODEL=<folder or hub id>] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
 	$(call train,gsm8k,tree=rho1b_gsm8k_spo_tree chain=rho1b_gsm8k_spo_chain)
 
 train-math:  ## R1-Distill-Qwen-1.5B on MATH: METHOD=tree|grpo [MODEL=] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
 	$(call train,math,tree=r1_qwen1.5b_math_spo_tree grpo=r1_qwen1.5b_math_grpo)
 
+need_python = @command -v "$(PY)" >/dev/null || { echo "there is no $(PY): run \`make setup\`, or on a machine with GPUs \`make setup-gpu\` and give PY=$(GPU_VENV)/bin/python" >&2; exit 2; }
+
 # $(2) is a list of METHOD=SCRIPT; what is set on make's command line is in the script's environment.
 script_of = $(patsubst $(METHOD)=%,%,$(filter $(METHOD)=%,$(1)))
 define train
 @test -n "$(call script_of,$(2))" || { echo "make train-$(1) has no METHOD=$(METHOD): one of $(foreach pair,$(2),$(firstword $(subst =, ,$(pair))))" >&2; exit 2; }
-@command -v "$(PY)" >/dev/null || { echo "there is no $(PY): run \`make setup\`, or on a machine with GPUs pip install -e '.[gpu]' and give PY=python" >&2; exit 2; }
+$(need_python)
 @PYTHON="$(PY)" bash examples/run_$(call script_of,$(2)).sh $(ARGS)
 endef
 
@@ -71,20 +78,21 @@ eval-aime24: DATA ?= data/aime24
 eval-aime24: PRESET ?= long-cot-4k
 eval-aime24: SAMPLES ?= $(if $(filter greedy,$(PRESET)),,16)
 
-eval-gsm8k: $(STAMP)  ## evaluate on GSM8K: MODEL=<folder, checkpoint or hub id> [DATA=] [PRESET=] [SAMPLES=] [EXTRA=]
+eval-gsm8k:  ## evaluate on GSM8K: MODEL=<folder, checkpoint or hub id> [DATA=] [PRESET=] [SAMPLES=] [EXTRA=]
 	$(call evaluate,gsm8k)
 
-eval-math500: $(STAMP)  ## evaluate on MATH500: MODEL=... [PRESET=long-cot-2k|4k|32k]
+eval-math500:  ## evaluate on MATH500: MODEL=... [PRESET=long-cot-2k|4k|32k]
 	$(call evaluate,math500)
 
-eval-aime24: $(STAMP)  ## evaluate on AIME24, 16 samples: MODEL=... [PRESET=long-cot-2k|4k|32k|greedy]
+eval-aime24:  ## evaluate on AIME24, 16 samples: MODEL=... [PRESET=long-cot-2k|4k|32k|greedy]
 	$(call evaluate,aime24)
 
 define evaluate
+$(need_python)
 @test -n "$(MODEL)" || { echo "usage: make eval-$(1) MODEL=<model folder, verl checkpoint or hub id>" >&2; exit 2; }
 @test -e "$(DATA)" || { echo "$(DATA) does not exist; make it with: $(PY) -m data_prep.$(1) --out $(DATA) (or DATA=<folder or parquet file>)" >&2; exit 2; }
 $(PY) -m recipe.spo.evaluate run "$(MODEL)" --data "$(DATA)" --preset $(PRESET) $(if $(SAMPLES),--samples $(SAMPLES)) $(EXTRA)
 endef
 
-clean:  ## remove .venv and outputs
-	rm -rf $(VENV) outputs build *.egg-info
+clean:  ## remove .venv, .venv-gpu and outputs
+	rm -rf $(VENV) $(GPU_VENV) outputs build *.egg-info

@@ -128,4 +128,11 @@ def test_make_says_in_one_line_what_is_missing(place):
     assert "this machine has no GPU" in complaint(make(place, "train-gsm8k"))
     unknown = make(place, "train-math", "METHOD=ppo")
     assert "has no METHOD=ppo: one of tree grpo" in unknown.stderr
-    assert "run `make setup`" in complaint(make(place, "train-gsm8k", "PY=/nowhere/python"))
+    for target in ("train-gsm8k", "eval-gsm8k", "eval-math500", "eval-aime24"):
+        assert "run `make setup`" in complaint(make(place, target, "PY=/nowhere/python", "MODEL=m"))
+
+
+def test_make_evaluates_with_the_python_that_is_given(place):
+    done = make(place, "eval-gsm8k", f"MODEL={place / 'model'}", f"DATA={place / 'data'}", "EXTRA=--batch-questions 4")
+    assert done.returncode == 0, done.stderr
+    assert "recipe.spo.evaluate" in done.stdout.splitlines()

@@ -28,7 +28,12 @@ def platform_name() -> str:
             return "cpu"
     except metadata.PackageNotFoundError:
         pass
-    return "gpu" if any(glob.glob(pattern) for pattern in _DEVICE_FILES) else "cpu"
+    return "gpu" if has_accelerator() else "cpu"
+
+
+def has_accelerator() -> bool:
+    """Whether this machine has one, whatever is to be used."""
+    return any(glob.glob(pattern) for pattern in _DEVICE_FILES)
 
 
 def is_cpu_machine() -> bool:
