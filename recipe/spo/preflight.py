@@ -23,6 +23,9 @@ from recipe.spo.settings import SPOSettings
 #: verl's estimators of the KL divergence.
 KL_TYPES = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
 
+#: Tokens of a row that verl adds to a batch that does not divide; verl stops at one that exceeds the token limit.
+PADDING_TOKENS = 128
+
 
 def check_settings(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     """Check a composed configuration without its data; nothing is downloaded.
@@ -134,6 +137,11 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
         raise PreflightError(
             f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} is shorter than "
             f"a row can be ({context} = data.max_prompt_length + data.max_response_length): raise it"
+        )
+    if actor.ppo_max_token_len_per_gpu < PADDING_TOKENS:
+        raise PreflightError(
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} is shorter than the "
+            f"rows that verl pads a batch with ({PADDING_TOKENS} tokens): raise it"
         )
     if rollout.max_model_len is not None and rollout.max_model_len < context:
         raise PreflightError(

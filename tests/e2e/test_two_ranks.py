@@ -80,15 +80,18 @@ def test_both_runs_train_the_same_rows_in_batches_that_divide_among_the_ranks(ru
 
 
 def test_the_curves_are_equal_within_floating_point_tolerance(runs):
-    """Tighter in the first step: AdamW turns the last bits of a gradient that is nearly zero into whole steps."""
+    """Later steps have more room: AdamW turns the last bits of a gradient that is nearly zero into whole steps.
+
+    In verl's engine alone, eight such optimiser steps on one and on two ranks differ by 3e-6.
+    """
     two, one = map(step_metrics_of, runs)
     for name in CURVES:
         for step in sorted(two):
-            relative = 1e-3 if step == 1 else 1e-2
-            assert two[step][name] == pytest.approx(one[step][name], rel=relative, abs=1e-2 * relative), (name, step)
-        # There is something to tell apart: the steps differ by more than the tolerance.
+            relative = 1e-4 if step == 1 else 1e-3
+            assert two[step][name] == pytest.approx(one[step][name], rel=relative, abs=relative / 10), (name, step)
+        # There is something to tell apart: the steps differ by far more than the tolerance.
         values = [one[step][name] for step in sorted(one)]
-        assert max(values) - min(values) > 3e-2 * max(map(abs, values)), name
+        assert max(values) - min(values) > 1e-2 * max(map(abs, values)), name
 
 
 def test_the_weights_stay_equal_on_every_trained_token(runs):
@@ -100,4 +103,5 @@ def test_the_weights_stay_equal_on_every_trained_token(runs):
         for a, b in zip(row["old_log_probs"], one[step][identity]["old_log_probs"], strict=True)
     )
     assert worst < 1e-3
-    assert step_metrics_of(runs[1])[STEPS]["actor/kl_loss"] > 1e-4  # they have moved, by ten times as much and more
+    # They have moved by far more: k3 is about half the square of what a log-prob has changed.
+    assert step_metrics_of(runs[1])[STEPS]["actor/kl_loss"] > 1e-4

@@ -1,7 +1,7 @@
-"""Runs under torchrun: one optimiser batch through verl's real FSDP2 engine, split in several ways.
+"""Runs under torchrun, with a model's folder and overrides: one optimiser batch through verl's real FSDP2 engine.
 
-Prints, on rank 0, a JSON list of {split, loss, grad_norm}; the learning rate is zero, so that every
-split meets the same weights.
+The batch is split in several ways. Prints, on rank 0, a JSON list of {split, loss, grad_norm}; the learning rate is
+zero, so that every split meets the same weights.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def batch(made: list[dict]) -> TensorDict:
     return data
 
 
-def main(model: str) -> None:
+def main(model: str, *overrides: str) -> None:
     import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
     from hydra import compose, initialize_config_module
     from verl.utils import tensordict_utils as tu
@@ -84,6 +84,7 @@ def main(model: str) -> None:
                 f"actor_rollout_ref.model.path={model}",
                 "actor_rollout_ref.actor.optim.lr=0.0",
                 f"trainer.n_gpus_per_node={os.environ['WORLD_SIZE']}",
+                *overrides,
             ],
         )
     OmegaConf.resolve(config)
@@ -123,4 +124,4 @@ def main(model: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

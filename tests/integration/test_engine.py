@@ -14,10 +14,10 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.integration
 
 
-def split_results(model, ranks: int) -> list[dict[str, float]]:
+def split_results(model, ranks: int, *overrides: str) -> list[dict[str, float]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
-        [*command, "-m", "tests.integration.engine_child", str(model)],
+        [*command, "-m", "tests.integration.engine_child", str(model), *overrides],
         cwd=REPOSITORY,
         env={**os.environ, "VERL_PLATFORM": "cpu"},
         capture_output=True,
@@ -39,3 +39,21 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_ranks_or_padding(polic
     for result in one + two:
         assert result["loss"] == pytest.approx(reference["loss"], abs=1e-5)
         assert result["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["actor_rollout_ref.model.use_remove_padding=true", "actor_rollout_ref.actor.fsdp_config.offload_policy=true"],
+)
+def test_settings_for_gpus_change_neither_loss_nor_gradient(policy, override):
+    """Packed rows, which attend by a mask, and shards in host memory: `hardware=` sets both."""
+    reference, results = split_results(policy, 1)[-1], split_results(policy, 2, override)
+    for result in results:
+        assert result["loss"] == pytest.approx(reference["loss"], abs=1e-5)
+        assert result["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-5, abs=1e-5)
+
+
+def test_adapters_train_and_begin_as_the_model(policy):
+    reference, (result, *_) = split_results(policy, 1)[-1], split_results(policy, 2, "lora=on")
+    assert result["loss"] == pytest.approx(reference["loss"], abs=1e-5)  # their second matrix is zero
+    assert result["grad_norm"] > 1e-3 and result["grad_norm"] != pytest.approx(reference["grad_norm"], rel=1e-2)

@@ -83,6 +83,9 @@ WRONG = {
     },
     "filter_groups.enable is on": {"algorithm.filter_groups.enable": True},
     "ppo_max_token_len_per_gpu=64 is shorter": {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 64},
+    "ppo_max_token_len_per_gpu=120 is shorter than the rows that verl pads a batch with .128 tokens": {
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 120
+    },
     "max_model_len=100 is shorter": {"actor_rollout_ref.rollout.max_model_len": 100},
     "full_determinism is on": {"actor_rollout_ref.rollout.full_determinism": True},
     "deterministic needs": {"algorithm.spo.deterministic": True},
