@@ -40,6 +40,12 @@ def assert_refused(done, message: str) -> None:
     [
         ("data.train_files=nothing.parquet", "data.train_files: nothing.parquet does not exist"),
         ("algorithm.spo.tree.branch_factors=[6,0,6]", "branch_factors[1] is 0"),
+        ("trainer.nnodes=2", "trainer.nnodes is 2: the CPU platform runs on one machine"),
+        ("hardware=gpu_24gb", "hardware=gpu_24gb is for GPUs"),
+        (
+            "actor_rollout_ref.model.override_config.attn_implementation=flash_attention_2",
+            "flash-attn is not installed",
+        ),
         ("actor_rollout_ref.rollout.n=8", "rollout.n is 8: it must be 1"),
         ("algorithm.spo.mask_treshold=0.5", "unknown key algorithm.spo.mask_treshold"),
     ],

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.spo import fit, plan
 from recipe.spo.fit import check_attention, check_cluster
 from recipe.spo.inputs import PreflightError
+from recipe.spo.main_spo import variables_of_the_run
 from recipe.spo.memory import MemoryEstimate
 from recipe.spo.model_shape import measure
 from recipe.spo.overrides import check_hardware_choice
@@ -138,3 +139,12 @@ def test_flash_attention_is_asked_for_only_where_it_is(config):
     check_attention(config, flash_attention=True)
     OmegaConf.update(config, "actor_rollout_ref.model.override_config", {"attn_implementation": "sdpa"}, force_add=True)
     check_attention(config, flash_attention=False)
+
+
+def test_what_a_cluster_does_not_inherit_is_passed_on(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPO_PLATFORM", "gpu")
+    monkeypatch.delenv("VERL_FILE_LOGGER_PATH", raising=False)
+    assert variables_of_the_run() == {"SPO_PLATFORM": "gpu"}
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", "out/metrics.jsonl")
+    assert variables_of_the_run()["VERL_FILE_LOGGER_PATH"] == str(tmp_path / "out/metrics.jsonl")
