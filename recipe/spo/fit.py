@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from recipe.spo.inputs import PreflightError
 from recipe.spo.lora import LoraError, adapted_modules
 from recipe.spo.model_shape import ModelShapeError, local_config, measure, read_config
+from recipe.spo.schedule import ContextSchedule
 from recipe.spo.settings import SPOSettings
 
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -123,8 +124,21 @@ def check_batch_sizes(config: DictConfig, settings: SPOSettings, ranks: int) -> 
         )
 
 
-def check_model(config: DictConfig) -> None:
+def longest_row(data: DictConfig, schedule: ContextSchedule | None) -> tuple[int, str]:
+    """Most tokens of a prompt and its response together, and the keys that say so."""
+    limits = data.max_prompt_length + data.max_response_length, "data.max_prompt_length + data.max_response_length"
+    if schedule is None:
+        return limits
+    context = max(stage.context for stage in schedule.stages)
+    return min(limits, (context, "the longest context of algorithm.spo.context_schedule"))
+
+
+def check_model(config: DictConfig, schedule: ContextSchedule | None = None) -> None:
     """Check the run against the model's config.json, where it is on this machine.
+
+    Args:
+        config: the whole configuration.
+        schedule: of the context, if there is one.
 
     Raises:
         PreflightError: more context than the model has, tensor parallelism that does not divide its heads, or LoRA
@@ -139,11 +153,12 @@ def check_model(config: DictConfig) -> None:
     except ModelShapeError as error:
         raise PreflightError(f"actor_rollout_ref.model.path: {error}") from None
     known |= dict(model.get("override_config") or {})
-    context, positions = data.max_prompt_length + data.max_response_length, known.get("max_position_embeddings")
-    if positions is not None and context > positions:
+    longest, why = longest_row(data, schedule)
+    positions = known.get("max_position_embeddings")
+    if positions is not None and longest > positions:
         raise PreflightError(
-            f"data.max_prompt_length + data.max_response_length = {context} is more than the model's context of "
-            f"{positions} tokens (max_position_embeddings in {file}): lower data.max_response_length"
+            f"{why} = {longest} is more than the model's context of {positions} tokens (max_position_embeddings in "
+            f"{file}): lower it"
         )
     heads, tensor_parallel = known.get("num_attention_heads"), rollout.tensor_model_parallel_size
     if heads is not None and heads % tensor_parallel:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.spo.fit import check_machines, check_model
+from recipe.spo.fit import check_machines, check_model, longest_row
 from recipe.spo.inputs import (
     PreflightError,
     check_data_files,
@@ -45,7 +45,7 @@ def check_settings(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     check_queue_size(config, settings)
     check_keeping(config, settings)
     check_machines(config, settings, gpus)
-    check_model(config)
+    check_model(config, settings.context_schedule)
     return settings
 
 
@@ -132,21 +132,21 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
         )
     if config.algorithm.filter_groups.enable:
         raise PreflightError("algorithm.filter_groups.enable is on: segments without signal are dropped already")
-    context = data.max_prompt_length + data.max_response_length
-    if actor.ppo_max_token_len_per_gpu < context:
+    longest, why = longest_row(data, settings.context_schedule)
+    if actor.ppo_max_token_len_per_gpu < longest:
         raise PreflightError(
             f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} is shorter than "
-            f"a row can be ({context} = data.max_prompt_length + data.max_response_length): raise it"
+            f"a row can be ({longest} = {why}): raise it"
         )
     if actor.ppo_max_token_len_per_gpu < PADDING_TOKENS:
         raise PreflightError(
             f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} is shorter than the "
             f"rows that verl pads a batch with ({PADDING_TOKENS} tokens): raise it"
         )
-    if rollout.max_model_len is not None and rollout.max_model_len < context:
+    if rollout.max_model_len is not None and rollout.max_model_len < longest:
         raise PreflightError(
-            f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is shorter than data.max_prompt_length "
-            f"+ data.max_response_length = {context}: raise it or leave it null"
+            f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is shorter than {why} = {longest}: "
+            "raise it or leave it null"
         )
     if data.seed is None:
         raise PreflightError("data.seed is null: give a number, the choice of rows is seeded with it")

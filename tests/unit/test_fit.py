@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from recipe.spo.fit import check_machines, check_model
+from recipe.spo.fit import check_machines, check_model, longest_row
 from recipe.spo.lora import LoraError, adapted_modules, adapter_parameters
 from recipe.spo.model_shape import ModelShapeError, local_config, measure
 from recipe.spo.parsing import settings_of
 from recipe.spo.preflight import PreflightError, check_run
+from recipe.spo.schedule import ContextSchedule, Stage
 from tests.unit.test_preflight import FIXED
 
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -185,3 +186,11 @@ def test_lora_adapts_what_peft_would(folder):
 def test_an_unknown_model_cannot_be_measured(folder):
     with pytest.raises(ModelShapeError, match="transformers cannot build the model"):
         measure(folder({"model_type": "no-such-model"}))
+
+
+def test_a_row_is_as_long_as_the_limits_or_the_longest_stage_allow():
+    data = OmegaConf.create({"max_prompt_length": 200, "max_response_length": 4095})
+    assert longest_row(data, None)[0] == 4295
+    stages = ContextSchedule((Stage(1, 2048), Stage(10, 4096)))
+    assert longest_row(data, stages) == (4096, "the longest context of algorithm.spo.context_schedule")
+    assert longest_row(data, ContextSchedule((Stage(1, 5000),)))[0] == 4295
