@@ -11,14 +11,14 @@ PYTHON=${PYTHON:-python}
 
 QUESTIONS=${QUESTIONS:-24}                 # a step
 OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
-STEPS=${STEPS:-36}
+STEPS=${STEPS:-28}
 LR=${LR:-1e-4}
 
 # Sizes that generate 10 to 20 thousand tokens a step at the start.
 case "$METHOD" in
     tree)                                  # wide at the root, where an error of a value weighs most
-        SHAPE=(algorithm.spo.tree.branch_factors="${BRANCH_FACTORS:-[8,2,2]}"
-               algorithm.spo.tree.segment_length="${SEGMENT_LENGTH:-12}") ;;
+        SHAPE=(algorithm.spo.tree.branch_factors="${BRANCH_FACTORS:-[12,2]}"
+               algorithm.spo.tree.segment_length="${SEGMENT_LENGTH:-16}") ;;
     chain)
         SHAPE=(algorithm.spo.chain.trajectories="${TRAJECTORIES:-4}"
                algorithm.spo.chain.continuations="${CONTINUATIONS:-3}"
@@ -56,7 +56,7 @@ exec "$PYTHON" -m recipe.spo.main_spo \
     trainer.default_local_dir="$OUT/checkpoints" \
     trainer.resume_mode=disable \
     trainer.total_training_steps="$STEPS" \
-    trainer.test_freq=12 \
+    trainer.test_freq=7 \
     trainer.save_freq="$STEPS" \
     trainer.logger='[console,file]' \
     "$@"

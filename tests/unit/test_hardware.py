@@ -69,7 +69,11 @@ def estimate(config: DictConfig) -> MemoryEstimate:
     return plan.make_plan(config, check_settings(config)).memory
 
 
-@pytest.mark.parametrize("name", NAMES)
+#: One of each model and method; the others take their time in `make test-slow`.
+OFTEN = {"rho_gsm8k_chain_int5", "rho_gsm8k_ppo", "rho_math_tree_666", "r1_math_tree_666", "qwen05_gsm8k_tree_666"}
+
+
+@pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_every_experiment_passes_its_checks_and_fits_by_the_estimate(name, models):
     plain = on_gpu(name, models)
     for hardware, card in CARDS.items():
