@@ -77,6 +77,7 @@ def test_every_step_shows_its_context(worker, monkeypatch, step, context):
     monkeypatch.setattr(SPOTrainer.__mro__[1], "_step_once", lambda self, metrics, timing, size: None)
     trainer = object.__new__(SPOTrainer)
     trainer.spo, trainer.global_steps = worker.settings, step
+    trainer.checkpoints = SimpleNamespace(count=lambda metrics: None)
     trainer.config = SimpleNamespace(data=SimpleNamespace(max_prompt_length=16, max_response_length=RESPONSE))
     metrics = {}
     trainer._step_once(metrics, {}, 1)
