@@ -45,6 +45,7 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_ranks_or_padding(polic
     "override",
     ["actor_rollout_ref.model.use_remove_padding=true", "actor_rollout_ref.actor.fsdp_config.offload_policy=true"],
 )
+@pytest.mark.slow
 def test_settings_for_gpus_change_neither_loss_nor_gradient(policy, override):
     """Packed rows, which attend by a mask, and shards in host memory: `hardware=` sets both."""
     reference, results = split_results(policy, 1)[-1], split_results(policy, 2, override)
@@ -53,6 +54,7 @@ def test_settings_for_gpus_change_neither_loss_nor_gradient(policy, override):
         assert result["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_adapters_train_and_begin_as_the_model(policy):
     reference, (result, *_) = split_results(policy, 1)[-1], split_results(policy, 2, "lora=on")
     assert result["loss"] == pytest.approx(reference["loss"], abs=1e-5)  # their second matrix is zero

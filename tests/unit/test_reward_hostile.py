@@ -44,10 +44,10 @@ def peak_megabytes() -> float:
 def test_hostile_text(tmp_path):
     before = peak_megabytes()
     # The bound is loose here, as a busy machine makes any clock late; the slow test has the real one.
-    reasons = graded_within(1000, 1, tmp_path / "trace", seconds=20)
+    reasons = graded_within(500, 1, tmp_path / "trace", seconds=20)
     assert peak_megabytes() - before < 300
     assert len(shared_pool().pids()) <= 2
-    assert reasons[Reason.WRONG] > 100 and reasons[Reason.NO_ANSWER] > 100
+    assert reasons[Reason.WRONG] > 50 and reasons[Reason.NO_ANSWER] > 50
 
 
 @pytest.mark.slow
