@@ -179,6 +179,8 @@ class SPOTrainer(PPOTrainerSync):
         field = torch.nested.nested_tensor_from_jagged(a_token, offsets.cpu())
         fields = TensorDict({AGE_FIELD: field}, batch_size=[len(ages)])
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        if batch.fields is not None:  # the fields that workers fetch
+            batch.fields = [*batch.fields, AGE_FIELD]
         batch.extra_info[OLDEST] = self.spo.replay.max_age
 
     def _save_checkpoint(self) -> None:
