@@ -76,7 +76,8 @@ def difference(row: dict, model: AutoModelForCausalLM) -> float:
 def test_a_killed_run_resumes_with_the_questions_rows_and_choices_of_one_that_was_not(arithmetic, policy, tmp_path):
     whole, killed, resumed = tmp_path / "whole", tmp_path / "killed", tmp_path / "resumed"
     hugging_face = "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
-    done = train(arithmetic, policy, whole, *REPLAY, "trainer.save_freq=1", hugging_face)
+    all_kept = ("trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=null")
+    done = train(arithmetic, policy, whole, *REPLAY, *all_kept, hugging_face)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     report = check_dump(whole / "dump", 0.9, frozenset({1}), replay=True)
     assert report.rows_of_earlier_steps > 0  # with the log-probs that they were sampled with
