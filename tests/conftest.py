@@ -50,6 +50,6 @@ fit(model, encode(tokenizer, rows), FitOptions(steps=150))
 model.save_pretrained(sys.argv[2]); tokenizer.save_pretrained(sys.argv[2])
 """
     command = [sys.executable, "-c", script, str(arithmetic), str(out)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return out

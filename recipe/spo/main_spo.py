@@ -128,7 +128,7 @@ def run(config: DictConfig) -> None:
         check_resume(config)
         print_plan(config, settings, make_plan(config, settings))
         record_run(config)
-    except (CheckpointError, JsonError) as error:
+    except (CheckpointError, JsonError, PreflightError) as error:
         refuse(error)
     with owned_run():
         run_ppo(config, task_runner_class=spo_task_runner())

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 
 from recipe.spo.bounds import QuestionBounds, most_trained, question_bounds
-from recipe.spo.inputs import paths_of, row_count
+from recipe.spo.expected import NotExpected, expected_tokens
+from recipe.spo.inputs import paths_of, response_lengths, row_count
 from recipe.spo.lora import adapter_parameters
 from recipe.spo.memory import MemoryEstimate, MemoryOptions, estimate_memory
 from recipe.spo.model_shape import ModelShape, ModelShapeError, local_config, measure
@@ -38,12 +40,14 @@ class StagePlan:
         question: bounds of one question.
         trained_rows: most rows that a step trains.
         trained_tokens: response tokens of those rows; a mask leaves fewer.
+        expected_tokens: that one question generates on average; `None`: not known.
     """
 
     stage: Stage
     question: QuestionBounds
     trained_rows: int
     trained_tokens: int
+    expected_tokens: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Plan:
         model: sizes; `None`: no config.json on this machine.
         model_problem: why there are no sizes.
         memory: of one GPU; `None` without sizes, and on the CPU.
+        not_expected: why no stage has `expected_tokens`; "" if they have.
     """
 
     questions: int
@@ -73,15 +78,26 @@ class Plan:
     model: ModelShape | None
     model_problem: str
     memory: MemoryEstimate | None
+    not_expected: str
 
 
 def make_plan(config: DictConfig, settings: SPOSettings) -> Plan:
-    """Work out a plan from a checked configuration, its data's row counts and its model's config.json."""
+    """Work out a plan from a checked configuration, its data's row counts and its model's config.json.
+
+    Raises:
+        PreflightError: `algorithm.spo.expect.responses` cannot be read.
+    """
     data, trainer, val = config.data, config.trainer, config.actor_rollout_ref.rollout.val_kwargs
     schedule = settings.context_schedule
     if schedule is None:
         schedule = ContextSchedule((Stage(1, data.max_prompt_length + data.max_response_length),))
-    stages = tuple(_stage_plan(config, settings, stage) for stage in schedule.stages)
+    lengths = response_lengths(settings.expect.responses)
+    not_expected = "" if lengths else "give algorithm.spo.expect.responses"
+    try:
+        stages = tuple(_stage_plan(config, settings, stage, lengths) for stage in schedule.stages)
+    except NotExpected as error:
+        stages = tuple(_stage_plan(config, settings, stage, None) for stage in schedule.stages)
+        not_expected = str(error)
     steps = _steps(config)
     prompts = _rows(data.val_files, data.val_max_samples)
     responses = None if prompts is None else prompts * val.n
@@ -98,13 +114,18 @@ def make_plan(config: DictConfig, settings: SPOSettings) -> Plan:
         model=model,
         model_problem=problem,
         memory=None if model is None or trainer.device == "cpu" else _memory(config, settings, model),
+        not_expected=not_expected,
     )
 
 
-def _stage_plan(config: DictConfig, settings: SPOSettings, stage: Stage) -> StagePlan:
-    question = question_bounds(settings, _budget(config, settings, stage), stage.from_step)
+def _stage_plan(config: DictConfig, settings: SPOSettings, stage: Stage, lengths: Sequence[int] | None) -> StagePlan:
+    budget, step = _budget(config, settings, stage), stage.from_step
+    question = question_bounds(settings, budget, step)
     rows, tokens = most_trained(question, config.data.train_batch_size, settings.replay)
-    return StagePlan(stage, question, rows, tokens)
+    expected = None
+    if lengths:
+        expected = expected_tokens(settings, lengths, budget, step, settings.expect.segment_tokens)
+    return StagePlan(stage, question, rows, tokens, expected)
 
 
 def _budget(config: DictConfig, settings: SPOSettings, stage: Stage) -> int:
@@ -190,9 +211,10 @@ def show(config: DictConfig) -> None:
 
     try:
         settings = check_settings(config)
+        plan = make_plan(config, settings)
     except (PreflightError, SettingsError) as error:
         refuse(error)
-    print_plan(config, settings, make_plan(config, settings))
+    print_plan(config, settings, plan)
 
 
 if __name__ == "__main__":

@@ -66,11 +66,16 @@ def stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
     """Cost of a step in one stage."""
     question, questions = stage.question, plan.questions
     per = "{:,} ({:,} a question)"
+    if stage.expected_tokens is None:
+        expected = f"not known: {plan.not_expected}"
+    else:
+        expected = f"about {stage.expected_tokens * questions:,.0f}, for responses as in algorithm.spo.expect"
     return [
         ("responses graded a step", per.format(question.responses * questions, question.responses)),
         ("samples a step", per.format(question.samples * questions, question.samples)),
         ("rows a step", per.format(question.rows * questions, question.rows)),
         ("generated tokens a step", per.format(question.generated_tokens * questions, question.generated_tokens)),
+        ("  on average", expected),
         ("trained tokens a step", f"{stage.trained_tokens:,} in {stage.trained_rows:,} rows, before the mask"),
     ]
 

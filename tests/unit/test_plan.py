@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
 from recipe.spo.bounds import tree_bounds
+from recipe.spo.inputs import PreflightError
 from recipe.spo.memory import GIB, MemoryOptions, estimate_memory
 from recipe.spo.model_shape import ModelShape
 from recipe.spo.parsing import settings_of
 from recipe.spo.plan import make_plan
 from recipe.spo.plan_table import WIDTH, plan_rows, print_plan
+from recipe.spo.reader import SettingsError
 from recipe.spo.settings import TreeSettings
 from tests.unit.test_fit import LLAMA
 
@@ -62,6 +66,41 @@ def test_a_capped_step_trains_the_longest_rows(config):
     changes = {"rows_per_step": 512, "rows_per_question": 32, "max_age": 7}
     (stage,) = planned(config, algorithm__spo__replay=changes)[0].stages
     assert (stage.trained_rows, stage.trained_tokens) == (512, 512 * 40)
+
+
+def test_what_a_step_generates_on_average(config, tmp_path):
+    _, rows = planned(config)
+    assert rows["  on average"] == "not known: give algorithm.spo.expect.responses"
+    _, rows = planned(config, algorithm__spo__expect__responses=50)  # 6 * 30 + 36 * 20 a question, of four
+    assert rows["  on average"] == "about 3,600, for responses as in algorithm.spo.expect"
+    sample = tmp_path / "responses.parquet"
+    pq.write_table(pa.table({"tokens": [10, 50, 400]}), sample)
+    plan, _ = planned(config, algorithm__spo__expect__responses=str(sample))
+    each = [6 * 10, 6 * 30 + 36 * 20, 42 * 30 + 216 * 40]
+    assert plan.stages[0].expected_tokens == pytest.approx(sum(each) / 3)
+    tree = {"partition": "lines"}
+    _, rows = planned(config, algorithm__spo__tree=OmegaConf.merge(config.algorithm.spo.tree, tree))
+    assert rows["  on average"].endswith("give algorithm.spo.expect.segment_tokens")
+
+
+@pytest.mark.parametrize(
+    ("responses", "complaint"),
+    [
+        ("no.parquet", "does not exist"),
+        ("lengths.txt", "a number of tokens, or a parquet file"),
+        (0, "a whole number of at least 1"),
+        ({"length": [3]}, "no readable column `tokens`"),
+        ({"tokens": [3, None]}, "whole numbers of at least 1"),
+        ({"tokens": ["3"]}, "whole numbers of at least 1"),
+    ],
+)
+def test_lengths_that_cannot_be_read_are_refused(config, tmp_path, responses, complaint):
+    if isinstance(responses, dict):
+        pq.write_table(pa.table(responses), tmp_path / "sample.parquet")
+        responses = str(tmp_path / "sample.parquet")
+    with pytest.raises((PreflightError, SettingsError), match=r"algorithm\.spo\.expect\.responses") as caught:
+        planned(config, algorithm__spo__expect__responses=responses)
+    assert complaint in str(caught.value)
 
 
 def test_without_data_and_model_it_says_so(config):
