@@ -1,7 +1,8 @@
 """`make check-experiments`: two steps of each published experiment on the CPU, with its own method settings.
 
 Model, lengths and batch sizes are those of `recipe/spo/config/overlay/tiny_cpu.yaml`, data and policy those of
-`make demo`. It shows that every configuration runs through the real stack, not that it learns.
+`make demo`. It shows that every configuration runs through the real stack, not that it learns. Beside the tokens
+that a run generated stands what `recipe.spo.expected` expects; of eight questions they differ by chance.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.demo import prepare
+from examples.expectation import expected_of
 from examples.launch import show_failure, train
 from recipe.spo.overrides import EXPERIMENTS
 from recipe.spo.training_log import LogError, curves, read_records
@@ -37,6 +39,7 @@ class Result:
         rows: rows that trained, over all steps.
         trained_tokens: tokens that trained, once each, over all steps.
         generated_tokens: tokens that were sampled for training.
+        expected_tokens: what the plan expects that to be on average, for the lengths of the policy's responses.
         seconds: from start to exit.
         peak_memory_gib: of all of its processes.
         problem: what is wrong; "" if nothing is.
@@ -47,6 +50,7 @@ class Result:
     rows: int
     trained_tokens: int
     generated_tokens: int
+    expected_tokens: int
     seconds: float
     peak_memory_gib: float
     problem: str
@@ -132,9 +136,11 @@ def check(name: str, out: Path, overrides: Sequence[str], limit: float, console:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     metrics, log = out / "metrics.jsonl", out / "train.log"
+    line = command(name, overrides)
+    expected = expected_of([part for part in line if "=" in part], STEPS)
     started = time.monotonic()
     outcome = train(
-        command(name, overrides),
+        line,
         {"VERL_FILE_LOGGER_PATH": str(metrics), "SPO_OUTPUT_DIR": str(out)},
         metrics=metrics,
         log=log,
@@ -144,13 +150,13 @@ def check(name: str, out: Path, overrides: Sequence[str], limit: float, console:
     )
     if outcome.exit_code != 0:
         show_failure(log, outcome.exit_code, console)
-    result = judge(name, metrics, outcome.exit_code, time.monotonic() - started, outcome.peak_memory_gib)
+    result = judge(name, metrics, outcome.exit_code, expected, time.monotonic() - started, outcome.peak_memory_gib)
     if result.problem:
         console.print(f"[red]{result.problem}[/red]; {log}")
     return result
 
 
-def judge(name: str, metrics: Path, exit_code: int, seconds: float, peak_memory_gib: float) -> Result:
+def judge(name: str, metrics: Path, exit_code: int, expected: float, seconds: float, peak_memory_gib: float) -> Result:
     """Read what a run has logged, and say what is wrong with it."""
     problem = f"exit code {exit_code}" if exit_code else ""
     try:
@@ -166,18 +172,21 @@ def judge(name: str, metrics: Path, exit_code: int, seconds: float, peak_memory_
     if not problem and not (rows and trained):
         problem = f"trained {rows} rows, {trained} tokens"
     generated = int(totals.get("generated_tokens", 0))
-    return Result(name, steps, rows, trained, generated, round(seconds, 1), round(peak_memory_gib, 2), problem)
+    return Result(
+        name, steps, rows, trained, generated, round(expected), round(seconds, 1), round(peak_memory_gib, 2), problem
+    )
 
 
 def show(results: Sequence[Result], console: Console) -> None:
     """Print the table at the end."""
     table = Table(title="Two steps of each experiment")
-    for column in ("experiment", "steps", "rows", "tokens trained", "generated", "seconds", "GiB", "result"):
+    counted = ("steps", "rows", "tokens trained", "generated", "expected", "seconds", "GiB")
+    for column in ("experiment", *counted, "result"):
         table.add_column(column, justify="left" if column in ("experiment", "result") else "right")
     for r in results:
-        numbers = (str(r.steps), f"{r.rows:,}", f"{r.trained_tokens:,}", f"{r.generated_tokens:,}")
+        counts = (r.steps, r.rows, r.trained_tokens, r.generated_tokens, r.expected_tokens)
         verdict = f"[red]{r.problem}[/red]" if r.problem else "ok"
-        table.add_row(r.name, *numbers, f"{r.seconds:.0f}", f"{r.peak_memory_gib:.1f}", verdict)
+        table.add_row(r.name, *map("{:,}".format, counts), f"{r.seconds:.0f}", f"{r.peak_memory_gib:.1f}", verdict)
     console.print(table)
 
 

@@ -18,7 +18,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from recipe.spo.compat.machine import PLATFORM_VARIABLE, is_cpu_machine, platform_name
 from recipe.spo.compat.versions import VersionError, check_verl_version
 from recipe.spo.reader import SettingsError
-from recipe.spo.settings import ChainSettings, GroupSettings, ReplaySettings, SPOSettings, TreeSettings
+from recipe.spo.settings import (
+    ChainSettings,
+    ExpectSettings,
+    GroupSettings,
+    ReplaySettings,
+    SPOSettings,
+    TreeSettings,
+)
 
 #: Where verl's `file` tracker writes.
 LOG_VARIABLE = "VERL_FILE_LOGGER_PATH"
@@ -28,6 +35,7 @@ NODES = {
     ".chain": ChainSettings,
     ".group": GroupSettings,
     ".replay": ReplaySettings,
+    ".expect": ExpectSettings,
 }
 
 

@@ -18,13 +18,13 @@ GOOD = {"spo/root_value": 0.5, "spo/trained_rows": 30, "spo/trained_tokens": 99,
 def judged(tmp_path, *steps: dict, exit_code: int = 0):
     log = tmp_path / "metrics.jsonl"
     log.write_text("".join(json.dumps({"step": i, "data": data}) + "\n" for i, data in enumerate(steps, 1)))
-    return judge("any", log, exit_code, seconds=1.0, peak_memory_gib=2.0)
+    return judge("any", log, exit_code, expected=750.4, seconds=1.0, peak_memory_gib=2.0)
 
 
 def test_two_steps_with_trained_rows_are_good(tmp_path):
     result = judged(tmp_path, GOOD, GOOD)
     assert (result.problem, result.steps, result.rows, result.trained_tokens) == ("", 2, 60, 198)
-    assert result.generated_tokens == 800
+    assert (result.generated_tokens, result.expected_tokens) == (800, 750)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_is_wrong_is_said(tmp_path, steps, exit_code, problem):
 
 def test_a_log_that_cannot_be_read_is_a_failure(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("not json\n")
-    assert "line 1" in judge("any", tmp_path / "metrics.jsonl", 0, 1.0, 2.0).problem
+    assert "line 1" in judge("any", tmp_path / "metrics.jsonl", 0, 1.0, 1.0, 2.0).problem
 
 
 def test_the_command_names_experiment_and_overlay(tmp_path):
