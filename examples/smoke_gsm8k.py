@@ -78,6 +78,7 @@ def command(arguments: argparse.Namespace, out: Path) -> list[str]:
         "algorithm.spo.tree.segment_length=30",
         f"algorithm.spo.unfinished_reward={UNFINISHED_REWARD}",
         f"algorithm.spo.dump_dir={out / 'dump'}",
+        "algorithm.spo.dump_sample=null",
         f"actor_rollout_ref.model.path={arguments.model}",
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096",
         "actor_rollout_ref.actor.use_kl_loss=False",

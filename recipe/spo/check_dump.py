@@ -135,7 +135,7 @@ def check_dump(
     """Compare rows with trees and chains.
 
     Args:
-        folder: `algorithm.spo.dump_dir` of a run.
+        folder: `algorithm.spo.dump_dir` of a run with `dump_sample=null`.
         mask_threshold: `algorithm.spo.mask_threshold` of that run.
         eos_ids: token ids that end a response.
         unfinished_reward: `algorithm.spo.unfinished_reward` of that run.
@@ -241,7 +241,7 @@ def _close(found: list[float], wanted: list[float], tolerance: float) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, help="algorithm.spo.dump_dir of the run")
+    parser.add_argument("folder", type=Path, help="algorithm.spo.dump_dir of the run, which had dump_sample=null")
     parser.add_argument("--mask-threshold", type=float, default=0.9, help="of the run (default: %(default)s)")
     parser.add_argument("--no-mask", action="store_true", help="the run had mask_threshold=null")
     parser.add_argument("--unfinished-reward", type=float, default=0.0, help="of the run (default: %(default)s)")
@@ -249,7 +249,10 @@ def main() -> None:
     parser.add_argument("--eos", type=int, nargs="+", required=True, help="token ids that end a response")
     arguments = parser.parse_args()
     if not any(file for kind in (TREES, CHAINS) for file in arguments.folder.glob(f"{kind}-*.jsonl")):
-        sys.exit(f"error: {arguments.folder} holds no rollouts; run with algorithm.spo.dump_dir={arguments.folder}")
+        sys.exit(
+            f"error: {arguments.folder} holds no rollouts; run with algorithm.spo.dump_dir={arguments.folder} "
+            "algorithm.spo.dump_sample=null"
+        )
     try:
         report = check_dump(
             arguments.folder,

@@ -1,18 +1,21 @@
-"""What a run sampled and what it trained, as JSON lines: for tests, debugging and viewers.
+"""What a run sampled and what it trained, as JSON lines: for the viewer, tests and debugging.
 
 Switched on by `algorithm.spo.dump_dir`: trees or chains, one line a question, written by the rollout
-workers, and rows, one line a trained row as the trainer read it back just before the update.
+workers (what stands in a line: `recipe.spo.recorder`), by default a sample of them and no more than
+fits (`algorithm.spo.dump_sample`); without a sample all of them, and rows, one line a trained row as
+the trainer read it back just before the update.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipe.spo.chain import ChainRollout
 from recipe.spo.tree import Node
 
 TREES, CHAINS, ROWS = "trees", "chains", "rows"
@@ -22,36 +25,48 @@ class Dump:
     """Appends records to the JSON-lines files of a dump folder.
 
     Each process writes files of its own (`trees-<pid>.jsonl`), so that lines never interleave.
+
+    Args:
+        folder: is made if it is not there.
+        max_bytes: most bytes of all JSON lines in the folder, those of earlier runs among them; `None`: no limit.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
         self.folder = Path(folder)
+        self.max_bytes = max_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def write_rollout(self, prompt: Mapping[str, Any], prompt_ids: Sequence[int], rollout: Node | ChainRollout) -> None:
-        """Append one question's tree or chain, with its rewards."""
-        record = {
-            "uid": prompt["uid"],
-            "step": int(prompt["global_steps"]),
-            "index": str(prompt["index"]),
-            "prompt_ids": list(prompt_ids),
-        }
-        if isinstance(rollout, ChainRollout):
-            self._append(CHAINS, [{**record, **chain_record(rollout)}])
-        else:
-            self._append(TREES, [{**record, "root": node_record(rollout)}])
+    def write(self, kind: str, records: Sequence[Mapping[str, Any]]) -> bool:
+        """Append records, all of them or none.
 
-    def write_rows(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows as the trainer sees them."""
-        self._append(ROWS, records)
+        Args:
+            kind: `TREES`, `CHAINS` or `ROWS`.
+            records: plain values.
 
-    def _append(self, kind: str, records: Sequence[Mapping[str, Any]]) -> None:
-        with open(self.folder / f"{kind}-{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        Returns:
+            Whether there was room for them.
+        """
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        with self._room(len(lines)) as room:
+            if room:
+                with open(self.folder / f"{kind}-{os.getpid()}.jsonl", "ab") as file:
+                    file.write(lines)
+        return room
+
+    @contextlib.contextmanager
+    def _room(self, size: int) -> Iterator[bool]:
+        """Whether so many bytes fit; other processes that write wait until the block is done."""
+        if self.max_bytes is None:
+            yield True
+            return
+        with open(self.folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            used = sum(file.stat().st_size for file in self.folder.glob("*.jsonl"))
+            yield used + size <= self.max_bytes
 
 
 def node_record(node: Node) -> dict[str, Any]:
-    """A node and everything under it as plain values."""
+    """A node as plain values, without what is under it."""
     return {
         "token_ids": node.token_ids,
         "log_probs": node.log_probs,
@@ -59,23 +74,11 @@ def node_record(node: Node) -> dict[str, Any]:
         "reward": node.reward,
         "verdict": node.verdict,
         "value": node.value,
-        "children": [node_record(child) for child in node.children],
-    }
-
-
-def chain_record(rollout: ChainRollout) -> dict[str, Any]:
-    """Responses with their cuts, and the continuations of every state, as plain values."""
-    return {
-        "trajectories": [{"response": node_record(t.response), "cuts": t.cuts} for t in rollout.trajectories],
-        "continuations": [
-            {"state": list(state), "samples": [node_record(sample) for sample in samples]}
-            for state, samples in rollout.continuations.items()
-        ],
     }
 
 
 def node_of(record: Mapping[str, Any]) -> Node:
-    """A node as it was before `node_record`."""
+    """A recorded node, with everything under it."""
     return Node(
         list(record["token_ids"]),
         list(record["log_probs"]),

@@ -129,7 +129,7 @@ def step_metrics(counts: Sequence[Mapping[str, float]], failed_questions: int) -
 
     Args:
         counts: one mapping a question: `selection_counts`, `tree_counts` or `chain_counts`, and the
-            worker's `prompt_tokens`, `cached_tokens` and `rollout_seconds`.
+            worker's `prompt_tokens`, `cached_tokens` and `rollout_seconds`; with `dump_dir`, its recorder's.
         failed_questions: questions whose rollout raised; they have no counts.
 
     Returns:
@@ -158,6 +158,11 @@ def step_metrics(counts: Sequence[Mapping[str, float]], failed_questions: int) -
         metrics["spo/state_value"] = total["state_values"] / total["states"]
     metrics["spo/prefix_cache_hit_rate"] = total["cached_tokens"] / max(total["prompt_tokens"], 1)
     metrics["spo/rollout_seconds_per_question"] = total["rollout_seconds"] / total["questions"]
+    if "dumped" in total:
+        metrics["spo/dump/questions"] = total["dumped"]
+        metrics["spo/dump/not_sampled"] = total["dump_not_sampled"]
+        metrics["spo/dump/over_limit"] = total["dump_over_limit"]
+        metrics["spo/dump/seconds"] = total["dump_seconds"]
     for depth in sorted(name.removeprefix("nodes_") for name in total if name.startswith("nodes_")):
         metrics[f"spo/nodes_at_depth_{depth}"] = total[f"nodes_{depth}"]
         metrics[f"spo/value_at_depth_{depth}"] = total[f"values_{depth}"] / total[f"nodes_{depth}"]

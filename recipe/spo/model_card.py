@@ -34,7 +34,7 @@ _SHOWN = (
     "actor_rollout_ref.rollout.val_kwargs.n",
 )
 #: Settings of this machine, which say nothing about the model.
-_NOT_SHOWN = ("dump_dir", "keep_best")
+_NOT_SHOWN = ("dump_dir", "dump_sample", "keep_best")
 
 
 @dataclass(frozen=True, slots=True)

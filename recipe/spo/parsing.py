@@ -16,7 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.spo.credit import SHRINKAGE, UnknownRule, chain_rule, check_arguments, find_rule, tree_rule
 from recipe.spo.reader import Reader, SettingsError
 from recipe.spo.schedule_parsing import parse_schedule, read_segment_length
-from recipe.spo.settings import ChainSettings, ExpectSettings, GroupSettings, ReplaySettings, SPOSettings, TreeSettings
+from recipe.spo.settings import (
+    ChainSettings,
+    DumpSampleSettings,
+    ExpectSettings,
+    GroupSettings,
+    ReplaySettings,
+    SPOSettings,
+    TreeSettings,
+)
 
 METHODS = ("tree", "chain", "group", "ppo")
 TREE_PARTITIONS = ("fixed_length", "low_probability", "lines")
@@ -81,6 +89,7 @@ def parse_settings(
         as_published_code=read.boolean("as_published_code"),
         deterministic=read.boolean("deterministic"),
         dump_dir=read.path("dump_dir"),
+        dump_sample=None if read.is_null("dump_sample") else _parse_dump_sample(read.raw("dump_sample")),
     )
     _check_together(read, settings)
     return settings
@@ -130,6 +139,15 @@ def _parse_expect(node: Any) -> ExpectSettings:
         responses = read.whole("responses")
     tokens = None if read.is_null("segment_tokens") else read.number("segment_tokens", least=1.0)
     return ExpectSettings(responses, tokens)
+
+
+def _parse_dump_sample(node: Any) -> DumpSampleSettings:
+    read = Reader("algorithm.spo.dump_sample", node, [f.name for f in fields(DumpSampleSettings)])
+    return DumpSampleSettings(
+        every_steps=read.whole("every_steps"),
+        questions=read.whole("questions"),
+        max_mib=read.number("max_mib", least=1.0),
+    )
 
 
 def _parse_shrinkage(read: Reader) -> float | None:

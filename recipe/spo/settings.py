@@ -105,6 +105,21 @@ class ReplaySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DumpSampleSettings:
+    """Which questions `dump_dir` gets.
+
+    Attributes:
+        every_steps: of which steps: the first, and every so many after it.
+        questions: of each of those steps, drawn at random from (`data.seed`, step).
+        max_mib: most of all files together; a question for which there is no room is left out, and counted.
+    """
+
+    every_steps: int
+    questions: int
+    max_mib: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExpectSettings:
     """What a plan takes to be typical of the policy; nothing in training depends on it.
 
@@ -141,6 +156,7 @@ class SPOSettings:
     as_published_code: bool
     deterministic: bool
     dump_dir: str | None
+    dump_sample: DumpSampleSettings | None
 
     @property
     def tree_shape(self) -> TreeSettings:
@@ -203,6 +219,11 @@ class SPOSettings:
     def trainer_masks(self) -> bool:
         """Whether the trainer makes the mask."""
         return self.mask_threshold is not None and self.rollout_mask_threshold is None
+
+    @property
+    def dumps_all(self) -> bool:
+        """Whether every rollout and every trained row is written."""
+        return self.dump_dir is not None and self.dump_sample is None
 
     @property
     def max_samples(self) -> int:

@@ -28,7 +28,7 @@ from recipe.spo.algorithm import row_advantages
 from recipe.spo.batching import arrival_order, optimizer_step_order
 from recipe.spo.checkpoints import Checkpoints
 from recipe.spo.compat.aged_loss import AGE_FIELD, OLDEST, clip_fractions
-from recipe.spo.dump import Dump
+from recipe.spo.dump import ROWS, Dump
 from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.queue import PATH_TAG, QUESTION_TAG, NoTrainableRows
 from recipe.spo.rollout.waiting import load_waiting_rows, save_waiting_rows
@@ -44,7 +44,7 @@ class SPOTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
         self.spo = settings_of(config, int(config.data.max_response_length))
-        self.dump = Dump(self.spo.dump_dir) if self.spo.dump_dir else None
+        self.dump = Dump(self.spo.dump_dir) if self.spo.dumps_all else None
         self.checkpoints = Checkpoints(
             Path(config.trainer.default_local_dir), config.trainer.max_actor_ckpt_to_keep, self.spo.keep_best
         )
@@ -231,7 +231,8 @@ class SPOTrainer(PPOTrainerSync):
             keys=batch.keys, partition_id=batch.partition_id, select_fields=[*fields, "advantages", "rm_scores"]
         )
         columns = {name: [np.asarray(row).tolist() for row in data[name].unbind()] for name in data.keys()}
-        self.dump.write_rows(
+        self.dump.write(
+            ROWS,
             [
                 {
                     "key": key,
@@ -243,7 +244,7 @@ class SPOTrainer(PPOTrainerSync):
                     **{name: column[i] for name, column in columns.items()},
                 }
                 for i, (key, tag) in enumerate(zip(batch.keys, batch.tags, strict=True))
-            ]
+            ],
         )
 
 

@@ -28,6 +28,7 @@ def command_of(arithmetic: Path, policy: Path, out: Path, *overrides: str) -> li
         "data.max_response_length=40",
         f"algorithm.spo.optimizer_steps={OPTIMIZER_STEPS}",
         f"algorithm.spo.dump_dir={out / 'dump'}",
+        "algorithm.spo.dump_sample=null",
         f"actor_rollout_ref.model.path={policy}",
         "actor_rollout_ref.rollout.temperature=1.0",
         "actor_rollout_ref.actor.optim.lr=3e-4",  # large, so that a missed weight sync shows

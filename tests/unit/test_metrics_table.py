@@ -14,6 +14,7 @@ from tests.builders import inner, leaf, root_of
 from tests.conftest import REPOSITORY
 
 WORKER = {"prompt_tokens": 10, "cached_tokens": 4, "rollout_seconds": 1.0}
+RECORDER = {"dumped": 1, "dump_not_sampled": 0, "dump_over_limit": 0, "dump_seconds": 0.1}
 #: Where metrics are named that no rollout's counts hold.
 EMITTERS = ("trainer.py", "rollout/queue.py")
 
@@ -23,14 +24,14 @@ def of_a_tree() -> dict:
     root.children[1].verdict = "correct"
     compute_values(root)
     selection = select_rows([1], tree_samples(root), 0.9)
-    return step_metrics([tree_counts(root, 2) | selection_counts(selection) | WORKER], failed_questions=0)
+    return step_metrics([tree_counts(root, 2) | selection_counts(selection) | WORKER | RECORDER], failed_questions=0)
 
 
 def of_a_chain() -> dict:
     response = Node([5, 6], [-1.0, -1.0], finished=True, reward=1.0, verdict="correct")
     rollout = ChainRollout([Trajectory(response, [0, 1])], {(): [leaf(0)], (5,): [leaf(1)]})
     selection = select_rows([1], chain_samples(rollout), 0.9)
-    return step_metrics([chain_counts(rollout) | selection_counts(selection) | WORKER], failed_questions=0)
+    return step_metrics([chain_counts(rollout) | selection_counts(selection) | WORKER | RECORDER], failed_questions=0)
 
 
 def of_the_trainer() -> set[str]:

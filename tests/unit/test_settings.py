@@ -169,6 +169,11 @@ BAD = {
     "method is 'forest'": {"method": "forest"},
     "deterministic is 'yes'": {"deterministic": "yes"},
     "dump_dir is 3": {"dump_dir": 3},
+    "dump_sample is 'all': it must hold": {"dump_sample": "all"},
+    "dump_sample.every_steps is 0": {"dump_sample": {"every_steps": 0}},
+    "dump_sample.questions is 0.5": {"dump_sample": {"questions": 0.5}},
+    "dump_sample.max_mib is 0: it must be at least 1": {"dump_sample": {"max_mib": 0}},
+    "unknown key algorithm.spo.dump_sample.max_mb: did you mean 'max_mib'": {"dump_sample": {"max_mb": 9}},
     "unknown key algorithm.spo.mask_treshold: did you mean 'mask_threshold'": {"mask_treshold": 0.9},
     "unknown key algorithm.spo.tree.branch_factor": {"tree": {"branch_factor": [6]}},
 }

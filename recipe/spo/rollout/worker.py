@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import torch
 import transfer_queue as tq
+from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
@@ -29,16 +30,18 @@ from recipe.spo.compat.llm_client import TreeClient
 from recipe.spo.compat.ray_actors import plain_class
 from recipe.spo.credit import chain_rule, tree_rule
 from recipe.spo.cutting import chain_partition, tree_stop
-from recipe.spo.dump import Dump
 from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
 from recipe.spo.parsing import settings_of
+from recipe.spo.recorder import Recorder, choose
 from recipe.spo.rollout.chain import grow_chain
 from recipe.spo.rollout.queue import CONTENT_TAG, COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
-from recipe.spo.rollout.sampler import Sampler, derived_seed
+from recipe.spo.rollout.sampler import Sampler, derived_seed, eos_token_ids
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.rows import Row, select_rows
 from recipe.spo.tree import Node, compute_values, endings
 
+#: Column of a training prompt that says whether it is dumped.
+DUMP_COLUMN = "spo_dump"
 #: Dataset columns that a row keeps; the rest would be copied to every worker with each row.
 KEPT_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
 
@@ -63,7 +66,7 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             if self.rollout_config.ignore_eos
             else eos_token_ids(self.tokenizer, self.model_config.generation_config)
         )
-        self.dump = Dump(self.settings.dump_dir) if self.settings.dump_dir else None
+        self.recorder = Recorder(self.settings, self.tokenizer.decode) if self.settings.dump_dir else None
         # Once a worker: what it learns about tokens serves every prompt.
         threshold, decode = self.settings.cut_threshold, self.tokenizer.decode
         if self.settings.chain is not None:
@@ -97,6 +100,7 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
     async def _roll_out(self, sampling_params: dict[str, Any], prompt: dict[str, Any]) -> None:
         """Roll out one training prompt and write its rows and counts."""
         started = time.monotonic()
+        chosen = bool(prompt.pop(DUMP_COLUMN, False))
         prompt_ids = self._prompt_ids(prompt["raw_prompt"])
         rollout_id = uuid.uuid4().hex
         async with TreeClient(self.llm_client, rollout_id, prompt_ids) as client:
@@ -120,8 +124,8 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         counts["prompt_tokens"] = sampler.prompt_tokens
         counts["cached_tokens"] = sampler.cached_tokens
         counts["rollout_seconds"] = time.monotonic() - started
-        if self.dump is not None:
-            self.dump.write_rollout(prompt, prompt_ids, rollout)
+        if self.recorder is not None:
+            counts |= self.recorder.record(prompt, prompt_ids, rollout, samples, selection, chosen)
         if selection.rows:
             await self._write_rows(selection.rows, sampler, prompt, prompt_ids)
         await tq.async_kv_put(key=prompt["uid"], partition_id="train", tag={COUNTS_TAG: counts})
@@ -271,25 +275,18 @@ def row_fields(row: Row) -> dict[str, Any]:
     }
 
 
-def eos_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
-    """Every token id at which the engine ends a response.
-
-    Raises:
-        ValueError: neither the tokenizer nor the generation configuration names one.
-    """
-    found: set[int] = set()
-    for source in (tokenizer, generation_config):
-        ids = getattr(source, "eos_token_id", None)
-        if ids is not None:
-            found.update(ids if isinstance(ids, list | tuple) else [ids])
-    if not found:
-        raise ValueError("neither the tokenizer nor generation_config.json names an EOS token")
-    return frozenset(int(i) for i in found)
-
-
 class SPOAgentLoopManager(AgentLoopManagerTQ):
     """verl's agent-loop manager, with SPO's workers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(SPOAgentLoopWorker)
+        self.settings = settings_of(self.config, int(self.config.data.max_response_length))
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Send the prompts to the workers; here the whole step is known, so that some can be chosen for the dump."""
+        if self.settings.dump_dir and not ("validate" in prompts and prompts["validate"]):
+            step = int(prompts["global_steps"])
+            chosen = choose(step, len(prompts), self.settings.dump_sample, int(self.config.data.seed))
+            prompts[DUMP_COLUMN] = torch.tensor(chosen)
+        super().generate_sequences(prompts)
