@@ -8,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -44,10 +44,16 @@ $(need_python)
 @PYTHON="$(PY)" bash examples/run_$(call script_of,$(2)).sh $(ARGS)
 endef
 
-test: $(STAMP)  ## all tests but the slow ones, under 15 minutes on two cores
+# For the tests of the viewer's page alone, which are skipped without it: no part of what a demo needs.
+BROWSER := $(VENV)/.spo-browser
+$(BROWSER): $(STAMP)
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[browser]' -c scripts/constraints_cpu.txt && touch $@ \
+		|| echo "no headless browser could be installed: the tests of the viewer's page will be skipped" >&2
+
+test: $(STAMP) $(BROWSER)  ## all tests but the slow ones, under 15 minutes on two cores
 	$(PYTEST) -m "not slow"
 
-test-slow: $(STAMP)  ## every test
+test-slow: $(STAMP) $(BROWSER)  ## every test
 	$(PYTEST)
 
 lint: $(STAMP)  ## ruff: format and lint
@@ -64,6 +70,15 @@ smoke-gsm8k: $(STAMP)  ## two SPO-tree steps on real questions: GSM8K=<jsonl or 
 
 check-experiments: $(STAMP)  ## two steps of each published experiment, small, on the CPU: [EXPERIMENTS="rho_gsm8k_tree_666 ..."]
 	$(PY) -m examples.check_experiments $(EXPERIMENTS)
+
+view:  ## dumped trees as one HTML page: DUMP=<algorithm.spo.dump_dir> [ARGS="--step 11 --terminal"]
+	$(need_python)
+	@test -n "$(DUMP)" || { echo "usage: make view DUMP=<the folder that algorithm.spo.dump_dir named>" >&2; exit 2; }
+	@$(PY) -m recipe.spo.view "$(DUMP)" $(ARGS)
+
+bench-dump-cost: $(STAMP)  ## what dumping costs, as a share of a step: LOG=<metrics.jsonl of a run> [MODEL=<folder>]
+	@test -n "$(LOG)" || { echo "usage: make bench-dump-cost LOG=<metrics.jsonl of a run>" >&2; exit 2; }
+	$(PY) -m benchmarks.dump_cost --log "$(LOG)" $(if $(MODEL),--model "$(MODEL)")
 
 bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's own engine: MODEL=<folder>
 	@test -n "$(MODEL)" || { echo "usage: make bench-tree-rollout MODEL=<model folder>" >&2; exit 2; }
