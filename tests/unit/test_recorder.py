@@ -14,6 +14,7 @@ from recipe.spo.dump import CHAINS, TREES, Dump, node_of, read_dump
 from recipe.spo.recorder import choose
 from recipe.spo.settings import DumpSampleSettings
 from recipe.spo.token_texts import TokenTexts
+from recipe.spo.tree import compute_values
 from tests.builders import inner, leaf, root_of
 from tests.dumped import PROMPT_IDS, chain, decode, recorded, tree
 from tests.unit.test_settings import settings
@@ -37,8 +38,6 @@ def test_a_tree_is_recorded_with_text_credit_and_mask(tmp_path):
 
 def test_a_row_is_a_segment_with_signal_and_a_trained_token(tmp_path):
     rollout = root_of(inner(leaf(1), leaf(0), log_probs=(-0.01,)), inner(leaf(1), leaf(1), log_probs=(-2.0,)))
-    from recipe.spo.tree import compute_values
-
     compute_values(rollout)
     recorded(tmp_path, rollout, decode=lambda ids: "x" * len(ids))
     (record,) = read_dump(tmp_path, TREES)
