@@ -76,9 +76,9 @@ view:  ## dumped trees as one HTML page: DUMP=<algorithm.spo.dump_dir> [ARGS="--
 	@test -n "$(DUMP)" || { echo "usage: make view DUMP=<the folder that algorithm.spo.dump_dir named>" >&2; exit 2; }
 	@$(PY) -m recipe.spo.view "$(DUMP)" $(ARGS)
 
-bench-dump-cost: $(STAMP)  ## what dumping costs, as a share of a step: LOG=<metrics.jsonl of a run> [MODEL=<folder>]
-	@test -n "$(LOG)" || { echo "usage: make bench-dump-cost LOG=<metrics.jsonl of a run>" >&2; exit 2; }
-	$(PY) -m benchmarks.dump_cost --log "$(LOG)" $(if $(MODEL),--model "$(MODEL)")
+bench-dump-cost: $(STAMP)  ## what dumping costs, as a share of a step: LOG=<metrics.jsonl of a run> MODEL=<folder>
+	@test -n "$(LOG)" -a -n "$(MODEL)" || { echo "usage: make bench-dump-cost LOG=<metrics.jsonl of a run> MODEL=<model folder>" >&2; exit 2; }
+	$(PY) -m benchmarks.dump_cost --log "$(LOG)" --model "$(MODEL)"
 
 bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's own engine: MODEL=<folder>
 	@test -n "$(MODEL)" || { echo "usage: make bench-tree-rollout MODEL=<model folder>" >&2; exit 2; }

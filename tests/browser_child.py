@@ -84,7 +84,7 @@ def obey(view: QWebEngineView, command: dict) -> object:
             QTest.qWait(20)
         return None
     if "picture" in command:
-        QTest.qWait(300)
+        QTest.qWait(1000)
         return view.grab().save(command["picture"])
     return seen
 

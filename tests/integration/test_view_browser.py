@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import statistics
 
 import pytest
 
@@ -34,7 +35,11 @@ ALL_NODES = """(() => {
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
     try:
-        with browser(tmp_path_factory.mktemp("browser") / "log") as started:
+        folder = tmp_path_factory.mktemp("browser")
+        with browser(folder / "log") as started:
+            # So that no test measures the start of the browser.
+            (folder / "empty.html").write_text("<!DOCTYPE html><title>empty</title>")
+            started.open(folder / "empty.html")
             yield started
     except NoBrowser as reason:
         pytest.skip(str(reason))
@@ -98,15 +103,16 @@ def test_moving_in_a_tree_of_258_nodes_does_not_lag(chromium, opened, tmp_path):
     recorded(tmp_path, tree(random.Random(0), (6, 6, 6), tokens=30))
     opened()
     steps = """(() => {
-      const begun = performance.now();
+      const outline = document.getElementById("outline"), times = [];
       for (let i = 0; i < 50; i++) {
-        document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown", bubbles: true}));
+        const begun = performance.now();
+        outline.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown", bubbles: true}));
         document.body.offsetHeight;
+        times.push(performance.now() - begun);
       }
-      return (performance.now() - begun) / 50;
+      return times;
     })()"""
-    steps = steps.replace("document.dispatchEvent", 'document.getElementById("outline").dispatchEvent')
-    assert chromium.run(steps) < 50
+    assert statistics.median(chromium.run(steps)) < 50
     assert selected(chromium) == "50"
 
 

@@ -40,7 +40,7 @@ function numbersOf(question, node) {
   add("tokens", String(node.texts.length));
   if (node.kind === "segment" || node.kind === "uncut") {
     const trained = node.texts.filter((_, position) => stateOf(node, position) === "trained").length;
-    add("in the loss", node.mask === null ? "masked by the trainer" : `${trained} tokens`);
+    add("in the loss", node.mask === null ? "masked by the trainer" : String(trained));
     add("training row", node.row ? "yes" : "no");
   }
   if (node.children.length && question.method !== "chain") add("responses below", String(node.leaves));

@@ -157,7 +157,7 @@ byId("questions-list").hidden = summaries.length < 2;
 summaries.forEach((entry, place) => {
   const button = make("button");
   button.type = "button";
-  const about = `step ${entry.step} · question ${entry.index} · V ${plain(entry.value)} · ${entry.nodes} nodes`;
+  const about = `step ${entry.step} · ${entry.index} · V ${plain(entry.value)} · ${entry.nodes} nodes`;
   button.append(make("span", "about", about), make("span", "text", entry.text));
   button.addEventListener("click", () => show(place));
   byId("questions-list").append(button);

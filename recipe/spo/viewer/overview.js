@@ -4,7 +4,7 @@ const overview = { cells: [], by: "advantage" };
 
 function drawOverview(question) {
   const depth = Math.max(...question.nodes.map((node) => node.depth));
-  const height = Math.max(8, Math.min(22, Math.floor(150 / (depth + 1))));
+  const height = Math.max(4, Math.min(22, Math.floor(150 / (depth + 1))));
   const total = question.nodes[0].leaves, begins = [0];
   const fragment = document.createDocumentFragment();
   overview.cells = [];

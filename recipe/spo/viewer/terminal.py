@@ -19,7 +19,8 @@ WIDTH = 90
 
 def listing(questions: Sequence[Question]) -> Table:
     """What there is to choose from."""
-    table = Table("step", "question", "uid", "method", "V(prompt)", "nodes", "prompt", box=None, pad_edge=False)
+    table = Table("step", "question", "uid", "method", "V(prompt)", "nodes", box=None, pad_edge=False)
+    table.add_column("prompt", no_wrap=True, overflow="ellipsis")
     for question in questions:
         table.add_row(
             str(question.step),
@@ -28,7 +29,7 @@ def listing(questions: Sequence[Question]) -> Table:
             question.method,
             _number(question.nodes[0].value),
             str(len(question.nodes) - 1),
-            Text(printable(question.prompt)[:60]),
+            Text(printable(question.prompt)[:WIDTH]),
         )
     return table
 
