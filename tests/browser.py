@@ -48,11 +48,12 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(log: Path) -> Iterator[Browser]:
+def browser(log: Path, dark: bool = False) -> Iterator[Browser]:
     """Start a browser, and end it.
 
     Args:
         log: file for what it says.
+        dark: tell pages that the system prefers dark colours.
 
     Raises:
         NoBrowser: it is not installed, or a system library is missing.
@@ -60,7 +61,11 @@ def browser(log: Path) -> Iterator[Browser]:
     child = Path(__file__).with_name("browser_child.py")
     with open(log, "w") as errors:
         process = subprocess.Popen(
-            [sys.executable, str(child)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            [sys.executable, str(child), *(["dark"] if dark else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         )
         try:
             if process.stdout.readline() != '"ready"\n':

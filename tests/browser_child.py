@@ -1,5 +1,7 @@
 """A headless browser (Qt's Chromium) that obeys JSON lines: what `tests.browser` starts. Imports nothing of ours.
 
+With the argument `dark` pages are told that the system prefers dark colours.
+
 {"open": FILE}              -> the milliseconds until the page was loaded
 {"run": JAVASCRIPT}         -> its value
 {"keys": [KEY, ...]}        -> presses real keys, such as "Down", "Shift+N" or "/"
@@ -15,7 +17,8 @@ import sys
 import time
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-os.environ.setdefault("QTWEBENGINE_CHROMIUM_FLAGS", "--no-sandbox --disable-gpu")
+dark = ["--blink-settings=preferredColorScheme=0"] if "dark" in sys.argv else []
+os.environ.setdefault("QTWEBENGINE_CHROMIUM_FLAGS", " ".join(["--no-sandbox", "--disable-gpu", *dark]))
 
 from PySide6.QtCore import QEventLoop, QTimer, QUrl
 from PySide6.QtGui import QKeySequence

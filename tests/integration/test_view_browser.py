@@ -253,11 +253,25 @@ def test_the_pointer_shows_a_tokens_probability(chromium, opened, tmp_path):
     assert "p = 0.5000" in tips[0] and "p = 1.000\nmasked: p ≥ 0.9" in tips[1]
 
 
-def test_dark_and_light(chromium, opened, tmp_path):
+def test_dark_and_light_as_the_system_or_the_user_says(chromium, opened, tmp_path):
     recorded(tmp_path, tree(random.Random(0), (2,)))
     opened()
-    luminance = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-    chromium.press("t")
-    dark = sum(chromium.run(luminance))
-    chromium.press("t")
-    assert dark < 150 and sum(chromium.run(luminance)) > 600
+    assert themes(chromium) == {"system": "light", "dark": "dark", "light": "light"}
+    with browser(tmp_path / "log", dark=True) as of_a_dark_system:
+        of_a_dark_system.open(tmp_path / "view.html")
+        assert themes(of_a_dark_system) == {"system": "dark", "dark": "dark", "light": "light"}
+
+
+def themes(opened_in) -> dict[str, str]:
+    """Whether text is lighter than its ground, by what the button says."""
+    found = {}
+    for _ in range(3):
+        ground, text = (
+            sum(opened_in.run(f"getComputedStyle(document.body).{what}.match(/\\d+/g).slice(0, 3).map(Number)"))
+            for what in ("backgroundColor", "color")
+        )
+        assert abs(ground - text) > 450
+        name = opened_in.run("document.getElementById('theme').textContent").removeprefix("theme: ")
+        found[name] = "dark" if ground < text else "light"
+        opened_in.press("t")
+    return found

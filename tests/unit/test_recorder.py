@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from recipe.spo.check_dump import expected_of_chain, expected_of_tree
 from recipe.spo.dump import CHAINS, TREES, Dump, node_of, read_dump
 from recipe.spo.recorder import choose
 from recipe.spo.settings import DumpSampleSettings
 from recipe.spo.token_texts import TokenTexts
 from recipe.spo.tree import compute_values
 from tests.builders import inner, leaf, root_of
+from tests.conftest import REPOSITORY
 from tests.dumped import PROMPT_IDS, chain, decode, recorded, tree
 from tests.unit.test_settings import settings
 
@@ -57,6 +61,31 @@ def test_a_chain_is_recorded_with_its_states_and_their_values(tmp_path):
     assert first["advantages"][:4] == [0.0] * 4  # of no segment
     assert first["advantages"][4] == pytest.approx(values[state(12)] - values[state(4)])
     assert "".join(first["texts"]) == decode(first["token_ids"])
+
+
+def test_the_rows_follow_from_the_dump_as_the_check_reads_it(tmp_path):
+    """By code that was written apart: `recipe.spo.check_dump`."""
+    for folder, rollout, expected_of in (
+        (tmp_path / "tree", tree(random.Random(2), (3, 3)), expected_of_tree),
+        (tmp_path / "chain", chain(random.Random(2)), expected_of_chain),
+    ):
+        recorded(folder, rollout, dump_sample=None)
+        (record,) = read_dump(folder, TREES if folder.name == "tree" else CHAINS)
+        responses = [entry["response"] for entry in record.get("trajectories", [])]
+        found = {path: node for path, node in (paths(record["root"]) if not responses else enumerate(responses))}
+        expected = {path if not responses else int(path): row for path, row in expected_of(record, 0.9)}
+        assert expected.keys() == {path for path, node in found.items() if node["row"]} != set()
+        for path, row in expected.items():
+            assert row.mask == found[path]["mask"]
+            credited = [a * m for a, m in zip(found[path]["advantages"], row.mask, strict=True)]
+            assert credited == pytest.approx(row.advantages)
+
+
+def paths(node: dict, path: str = ""):
+    """Every segment of a dumped tree with its path."""
+    for index, child in enumerate(node["children"]):
+        yield (f"{path}.{index}" if path else str(index)), child
+        yield from paths(child, f"{path}.{index}" if path else str(index))
 
 
 def test_what_only_the_trainer_knows_is_null(tmp_path):
@@ -139,3 +168,12 @@ def test_each_id_is_decoded_once():
     for _ in range(5):
         texts.of(PROMPT_IDS)
     assert len(asked) == 2 * len(PROMPT_IDS)
+
+
+def test_recorder_and_viewer_load_neither_verl_nor_vllm_nor_ray():
+    """A page is made in a second, on a machine that has none of them."""
+    modules = "recipe.spo.view, recipe.spo.recorder, recipe.spo.dump"
+    heavy = "{'verl', 'vllm', 'ray', 'torch', 'transformers'}"
+    code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
