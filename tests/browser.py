@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,14 +59,16 @@ def browser(log: Path, dark: bool = False) -> Iterator[Browser]:
     Raises:
         NoBrowser: it is not installed, or a system library is missing.
     """
-    child = Path(__file__).with_name("browser_child.py")
+    # The sandbox does not start for root, as in a container; what is opened here is our own page.
+    flags = ["--no-sandbox", "--disable-gpu", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
     with open(log, "w") as errors:
         process = subprocess.Popen(
-            [sys.executable, str(child), *(["dark"] if dark else [])],
+            [sys.executable, str(Path(__file__).with_name("browser_child.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env={**os.environ, "QT_QPA_PLATFORM": "offscreen", "QTWEBENGINE_CHROMIUM_FLAGS": " ".join(flags)},
         )
         try:
             if process.stdout.readline() != '"ready"\n':

@@ -1,7 +1,5 @@
 """A headless browser (Qt's Chromium) that obeys JSON lines: what `tests.browser` starts. Imports nothing of ours.
 
-With the argument `dark` pages are told that the system prefers dark colours.
-
 {"open": FILE}              -> the milliseconds until the page was loaded
 {"run": JAVASCRIPT}         -> its value
 {"keys": [KEY, ...]}        -> presses real keys, such as "Down", "Shift+N" or "/"
@@ -15,10 +13,6 @@ import json
 import os
 import sys
 import time
-
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-dark = ["--blink-settings=preferredColorScheme=0"] if "dark" in sys.argv else []
-os.environ.setdefault("QTWEBENGINE_CHROMIUM_FLAGS", " ".join(["--no-sandbox", "--disable-gpu", *dark]))
 
 from PySide6.QtCore import QEventLoop, QTimer, QUrl
 from PySide6.QtGui import QKeySequence
@@ -76,6 +70,8 @@ def obey(view: QWebEngineView, command: dict) -> object:
             "window.painted = false; requestAnimationFrame(() => requestAnimationFrame(() => painted = true))"
         )
         while not wait_for(lambda done: page.runJavaScript("window.painted", done)):
+            if time.monotonic() - started > SECONDS:
+                raise TimeoutError(f"nothing was painted after {SECONDS} s")
             QTest.qWait(5)
         return 1000 * (time.monotonic() - started)
     if "run" in command:
