@@ -25,6 +25,11 @@ SECONDS = 60
 seen: dict[str, list[str]] = {"requests": [], "console": [], "dialogs": []}
 
 
+#: So that one knows when the page has dealt with a key; Shift alone is none.
+COUNT_KEYS = """window.released = 0;
+addEventListener("keyup", (event) => { window.released += event.key !== "Shift"; }, true); 1"""
+
+
 class Requests(QWebEngineUrlRequestInterceptor):
     def interceptRequest(self, info):
         seen["requests"].append(info.requestUrl().toString())
@@ -53,6 +58,15 @@ def wait_for(connect) -> object:
     return got[0]
 
 
+def wait_until(page: QWebEnginePage, condition: str) -> None:
+    """Until an expression on the page is true."""
+    started = time.monotonic()
+    while not wait_for(lambda done: page.runJavaScript(condition, done)):
+        if time.monotonic() - started > SECONDS:
+            raise TimeoutError(f"{condition} was not true after {SECONDS} s")
+        QTest.qWait(5)
+
+
 def obey(view: QWebEngineView, command: dict) -> object:
     page = view.page()
     if "open" in command:
@@ -69,18 +83,19 @@ def obey(view: QWebEngineView, command: dict) -> object:
         page.runJavaScript(
             "window.painted = false; requestAnimationFrame(() => requestAnimationFrame(() => painted = true))"
         )
-        while not wait_for(lambda done: page.runJavaScript("window.painted", done)):
-            if time.monotonic() - started > SECONDS:
-                raise TimeoutError(f"nothing was painted after {SECONDS} s")
-            QTest.qWait(5)
-        return 1000 * (time.monotonic() - started)
+        wait_until(page, "window.painted")
+        milliseconds = 1000 * (time.monotonic() - started)
+        wait_for(lambda done: page.runJavaScript(COUNT_KEYS, done))
+        return milliseconds
     if "run" in command:
         return wait_for(lambda done: page.runJavaScript(command["run"], done))
     if "keys" in command:
         for key in command["keys"]:
             combination = QKeySequence.fromString(key)[0]
+            before = wait_for(lambda done: page.runJavaScript("window.released", done))
             QTest.keyClick(view.focusProxy(), combination.key(), combination.keyboardModifiers())
-            QTest.qWait(20)
+            # A key's release comes after all that its press did, and on a busy machine late.
+            wait_until(page, f"window.released > {before}")
         return None
     if "picture" in command:
         QTest.qWait(1000)
