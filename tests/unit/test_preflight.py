@@ -246,6 +246,8 @@ def test_settings_of_another_method_are_caught():
 def test_the_method_is_chosen_by_its_preset():
     with pytest.raises(SettingsError, match="choose with method=NAME, one of tree, chain, vineppo"):
         check_override_names(["algorithm.spo.method=chain"], {})
+    with pytest.raises(SettingsError, match="method=spo is not known: choose one of tree, chain, vineppo"):
+        check_override_names(["method=spo"], {})
 
 
 def test_checks_do_not_import_the_stack():
