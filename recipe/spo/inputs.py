@@ -202,28 +202,6 @@ def row_count(path: str) -> int:
     return pq.ParquetFile(path).metadata.num_rows
 
 
-def response_lengths(responses: int | str | None) -> list[int] | None:
-    """Lengths of a sample of responses, from `algorithm.spo.expect.responses`; `None` if there is none.
-
-    Raises:
-        PreflightError: the file cannot be read, or has no column `tokens` of whole numbers.
-    """
-    if responses is None or isinstance(responses, int):
-        return None if responses is None else [responses]
-    import pyarrow.parquet as pq
-
-    key, path = "algorithm.spo.expect.responses", os.path.expanduser(responses)
-    if not os.path.exists(path):
-        raise PreflightError(f"{key}: {path} does not exist; recipe.spo.evaluate writes such a file")
-    try:
-        lengths = pq.read_table(path, columns=["tokens"]).column("tokens").to_pylist()
-    except Exception as error:
-        raise PreflightError(f"{key}: {path} has no readable column `tokens` ({error})") from None
-    if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
-        raise PreflightError(f"{key}: {path}: column `tokens` must hold whole numbers of at least 1, one a response")
-    return lengths
-
-
 def _rows(files: Any, columns: list[str]) -> Iterable[tuple[str, int, dict[str, Any]]]:
     import pyarrow.parquet as pq
 

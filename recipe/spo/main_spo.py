@@ -20,7 +20,6 @@ from recipe.spo.compat.versions import VersionError, check_verl_version
 from recipe.spo.reader import SettingsError
 from recipe.spo.settings import (
     ChainSettings,
-    ExpectSettings,
     GroupSettings,
     ReplaySettings,
     SPOSettings,
@@ -35,7 +34,6 @@ NODES = {
     ".chain": ChainSettings,
     ".group": GroupSettings,
     ".replay": ReplaySettings,
-    ".expect": ExpectSettings,
 }
 
 
