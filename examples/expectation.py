@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from recipe.spo.expected import expected_tokens
+from recipe.spo.expected import Sample, expected_tokens
 from recipe.spo.tree import Node
 
 SAMPLES, SEED = 64, 7  # responses a question
@@ -54,7 +54,7 @@ def expected_of(overrides: Sequence[str], steps: int) -> float:
 
 
 @functools.cache
-def sample(policy: str, data: str, questions: int, temperature: float, most: int) -> list[list[Node]]:
+def sample(policy: str, data: str, questions: int, temperature: float, most: int) -> Sample:
     """Responses to the first training questions, by question, with the log-probs that they were sampled with."""
     import pyarrow.parquet as pq
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -86,7 +86,7 @@ def sample(policy: str, data: str, questions: int, temperature: float, most: int
     ids = output.sequences[:, inputs["input_ids"].shape[1] :]
     chosen = torch.stack(output.scores, 1).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     nodes = [_until_eos(tokens, scores, tokenizer.eos_token_id) for tokens, scores in zip(ids, chosen, strict=True)]
-    return [nodes[i : i + SAMPLES] for i in range(0, len(nodes), SAMPLES)]
+    return Sample(tuple(tuple(nodes[i : i + SAMPLES]) for i in range(0, len(nodes), SAMPLES)), True, True)
 
 
 def _until_eos(tokens: torch.Tensor, log_probs: torch.Tensor, eos: int) -> Node:

@@ -10,9 +10,10 @@ Tree with w_d = b_1 * ... * b_d, where a response has n_d tokens at level d, by 
 Chain with T trajectories and K continuations, by taking T responses of a question at a time and cutting them by
 the chain's own rule; equal states count once, as they are sampled once:
 
-    mean over questions of (tokens of the T + K sum over distinct states of the mean rest behind the state)
+    mean over questions of (tokens of the T + K sum over distinct states of the mean rest)
 
-where the mean is over the responses of the question that pass through the state.
+where the rest behind a state of c tokens is the mean of L - c over the question's responses of L > c tokens: not that
+of the response which was cut there, since a cut may have been chosen by what follows it.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -20,6 +21,7 @@ Pure: neither verl, vLLM nor Ray is imported here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,9 +30,20 @@ from recipe.spo.settings import ChainSettings, SPOSettings, TreeSettings
 from recipe.spo.stopping import StoppingRule
 from recipe.spo.tree import Node
 
-#: Responses of each question. `log_probs` may be empty where nothing is cut by them, and with nothing known but
-#: lengths the token ids may be anything, as long as they differ between responses.
-Sample = Sequence[Sequence[Node]]
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Responses of a policy, and what is known of them.
+
+    Attributes:
+        groups: of each question; where only lengths are known the token ids are made up, and differ between responses.
+        token_ids: whether the token ids are the sampled ones.
+        log_probs: whether the log-probs are there; if not, they are empty.
+    """
+
+    groups: tuple[tuple[Node, ...], ...]
+    token_ids: bool
+    log_probs: bool
 
 
 class NotExpected(ValueError):
@@ -53,21 +66,21 @@ def expected_tokens(
         NotExpected: the sample has too few responses of a question, or lacks what the cuts depend on.
     """
     shape = settings.chain or settings.tree_shape
-    if shape.partition == "low_probability" and not all(r.log_probs for group in sample for r in group):
+    if shape.partition == "low_probability" and not sample.log_probs:
         raise NotExpected("partition low_probability needs the responses' log-probs (column `log_probs`)")
     by_length = shape.partition in ("low_probability", "fixed_length", "equal_parts")
-    if not by_length and decode is None:
+    if not by_length and not (sample.token_ids and decode):
         raise NotExpected(f"partition {shape.partition} needs the responses' token ids, and a tokenizer that is here")
     if settings.chain is None:
         tree = settings.tree_at(step)
         stop = tree_stop(tree, settings.cut_threshold, decode)
-        responses = [response for group in sample for response in group]
+        responses = [response for group in sample.groups for response in group]
         return sum(tree_tokens(tree, response, response_budget, stop) for response in responses) / len(responses)
     chain, cut = settings.chain, chain_partition(settings.chain, settings.cut_threshold, decode)
-    fewest = min(map(len, sample))
+    fewest = min(map(len, sample.groups))
     if fewest < chain.trajectories:
         raise NotExpected(f"a chain has {chain.trajectories} responses a question, the sample only {fewest}")
-    return sum(chain_tokens(chain, group, response_budget, cut) for group in sample) / len(sample)
+    return sum(chain_tokens(chain, group, response_budget, cut) for group in sample.groups) / len(sample.groups)
 
 
 def tree_tokens(tree: TreeSettings, response: Node, response_budget: int, stop: StoppingRule) -> float:
@@ -103,18 +116,18 @@ def chain_tokens(
         cut: the chain's partition.
     """
     capped = [Node(r.token_ids[:response_budget], r.log_probs[:response_budget], r.finished) for r in group]
+    lengths = np.array([len(response.token_ids) for response in capped])
+
+    def rest(tokens: int) -> float:
+        return float((lengths[lengths > tokens] - tokens).mean())
+
     # A state as bytes: prefixes compare and hash fast.
     ids = [np.asarray(response.token_ids, dtype=np.int64).tobytes() for response in capped]
     size = np.dtype(np.int64).itemsize
-
-    def rest(state: bytes) -> float:
-        behind = [len(other) - len(state) for other in ids if len(other) > len(state) and other.startswith(state)]
-        return sum(behind) / len(behind) / size
-
     chains = len(group) // chain.trajectories
     total = 0.0
     for first in range(0, chains * chain.trajectories, chain.trajectories):
         mine = range(first, first + chain.trajectories)
-        states = {ids[i][: size * at] for i in mine for at in cut(capped[i])}
-        total += sum(len(ids[i]) // size for i in mine) + chain.continuations * sum(map(rest, states))
-    return total / chains
+        states = {(at, ids[i][: size * at]) for i in mine for at in cut(capped[i])}
+        total += sum(lengths[i] for i in mine) + chain.continuations * sum(rest(at) for at, _ in states)
+    return float(total / chains)

@@ -127,7 +127,7 @@ def _expectation(config: DictConfig, settings: SPOSettings) -> tuple[Expectation
     sample = read_sample(settings.expect_responses, settings.chain.trajectories if settings.chain else 1)
     decode = None
     if shape.partition not in ("low_probability", "fixed_length", "equal_parts"):
-        if isinstance(settings.expect_responses, str) and local_config(str(config.actor_rollout_ref.model.path)):
+        if sample.token_ids and local_config(str(config.actor_rollout_ref.model.path)):
             decode = load_tokenizer(config.actor_rollout_ref.model).decode
     return lambda budget, step: expected_tokens(settings, sample, budget, step, decode), ""
 

@@ -23,7 +23,7 @@ def read_sample(responses: int | str, a_question: int) -> Sample:
         PreflightError: the file cannot be read, or is no such file.
     """
     if isinstance(responses, int):
-        return [[made_up(responses, number) for number in range(a_question)]]
+        return _of_lengths([responses] * a_question, a_question)
     import pyarrow.parquet as pq
 
     path = os.path.expanduser(responses)
@@ -38,17 +38,16 @@ def read_sample(responses: int | str, a_question: int) -> Sample:
     if not rows or not all(isinstance(row["tokens"], int) and row["tokens"] > 0 for row in rows):
         raise PreflightError(f"{KEY}: {path}: column `tokens` must hold whole numbers of at least 1, one a response")
     if not {"question_id", "token_ids"} <= known:
-        nodes = [made_up(row["tokens"], number) for number, row in enumerate(rows)]
-        return [nodes[i : i + a_question] for i in range(0, len(nodes) - len(nodes) % a_question, a_question)] or [
-            nodes
-        ]
+        return _of_lengths([row["tokens"] for row in rows], a_question)
     groups: dict[str, list[Node]] = {}
     for row in rows:
-        node = Node(row["token_ids"], row.get("log_probs") or [])
-        groups.setdefault(row["question_id"], []).append(node)
-    return list(groups.values())
+        groups.setdefault(row["question_id"], []).append(Node(row["token_ids"], row.get("log_probs") or []))
+    return Sample(tuple(map(tuple, groups.values())), True, "log_probs" in known)
 
 
-def made_up(tokens: int, number: int) -> Node:
-    """A response of which only the length is known; two of them share nothing but the prompt."""
-    return Node([number] * tokens)
+def _of_lengths(lengths: list[int], a_question: int) -> Sample:
+    """Responses of which only the lengths are known; two of them share nothing but the prompt."""
+    nodes = [Node([number] * length) for number, length in enumerate(lengths)]
+    whole = len(nodes) - len(nodes) % a_question
+    groups = [tuple(nodes[i : i + a_question]) for i in range(0, whole, a_question)]
+    return Sample(tuple(groups) or (tuple(nodes),), False, False)
