@@ -7,6 +7,7 @@ r"""When two answers, taken apart by `answers`, are the same.
 * Words are compared as words, whatever their case: `\text{(A)}` is `A`. Words within mathematics that
   are not a unit make it incomparable.
 * `x=5` is `5`, and not `y=5`; `x\in[1,2]` is `[1,2]`. Another equation is no number: `2x=10` is not `10`.
+  `(x,y)=(5,6)` is `(5,6)`, and not `(a,b)=(5,6)`: other names, or these in another order, say something else.
   A chain counts by its last part, and must hold where it is plain arithmetic: `2+3=5` is `5`, `2=5` is not.
 * What is not worked out counts (`5!`, `2^{2^{2}}`), except an integral, a limit, a sum or a product with
   an index: finding its value was the question.
@@ -60,6 +61,8 @@ def _same_value(gold: Answer, predicted: Answer, algebra: Algebra) -> bool | Non
             predicted.whole
         )
     if gold.name and predicted.name and gold.name != predicted.name:
+        if gold.name[0] == predicted.name[0] == "(":
+            return False
         return (
             _by_algebra(gold.whole, predicted.whole, algebra) if "=" in gold.whole and "=" in predicted.whole else False
         )
