@@ -14,7 +14,8 @@ The rules that all graders share:
   is marked and cannot be read (a box that never closes or holds more than 1,000 characters; after `####`
   a number like `12,34`, two numbers, a sum, `18k`) is `NO_ANSWER` alone, and `AMBIGUOUS` beside another
   one in the final statement.
-* `TIMEOUT` is a comparison that took too long or too much memory, or whose processes died, three of them.
+* `TIMEOUT` is a comparison that took too long or too much memory, or whose processes died, three of them. A
+  comparison may compute for 1.5 s and take 4.5 s on the clock; see `pool` for what is not counted.
 * Only `CORRECT` earns 1; everything else earns 0. No verdict is negative (the authors take 2 points
   off for a second `####`).
 """
