@@ -42,6 +42,14 @@ def test_difference_by_hand(tmp_path):
     assert pair["difference"]["value"] == 0.25 and pair["left_out"] == [0, 0] and not pair["differ_in"]
 
 
+def test_a_single_question_has_no_interval(tmp_path, capsys):
+    folders = [finished(tmp_path / name, [(score, score)]) for name, score in (("a", 1), ("b", 0))]
+    assert main(["compare", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
+    difference = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]["difference"]
+    assert difference == {"value": -1, "standard_error": None, "low": None, "high": None, "p_value": 1}
+    assert "-100.0% to" not in capsys.readouterr().out
+
+
 def test_out_that_is_a_file_is_refused(tmp_path, capsys):
     folders = [str(finished(tmp_path / name, [(1, 0), (0, 1)])) for name in "ab"]
     (tmp_path / "file").write_text("text")

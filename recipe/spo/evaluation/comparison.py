@@ -123,7 +123,7 @@ def table(pairs: Sequence[dict[str, Any]]) -> Any:
             f"{pair['second_mean']:.1%}, {pair['first_mean']:.1%}",
             f"{difference['value']:+.2%}",
             "-" if error is None else f"{error:.2%}",
-            f"{difference['low']:+.1%} to {difference['high']:+.1%}",
+            "-" if difference["low"] is None else f"{difference['low']:+.1%} to {difference['high']:+.1%}",
             f"{difference['p_value']:.4f}",
         )
     return found
