@@ -106,6 +106,22 @@ def test_different_data_are_refused_with_the_difference(tmp_path):
         compare([first])
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"run":[]}', '{"run":{}}', '{"run":{"data":{}}}', "[" * 100_000])
+def test_a_file_that_is_no_result_is_one_line(content, tmp_path, capsys):
+    folders = [finished(tmp_path / name, [(1, 0)]) for name in "ab"]
+    (folders[1] / "result.json").write_text(content)
+    assert main(["compare", *map(str, folders)]) == 2
+    error = capsys.readouterr().err
+    assert f"{folders[1]} cannot be read: " in error and error.count("\n") == 1
+    assert len(content) > 100 or "says not what was evaluated" in error
+
+
+def test_a_result_is_not_compared_with_itself(tmp_path, capsys):
+    folder = finished(tmp_path / "a", [(1, 1)])
+    assert main(["compare", str(folder), str(folder / "result.json")]) == 2
+    assert f"{folder} is given twice" in capsys.readouterr().err
+
+
 def test_an_unfinished_evaluation_is_refused(tmp_path, capsys):
     folder = finished(tmp_path / "a", [(1, 1)])
     (folder / "result.json").unlink()
