@@ -10,7 +10,7 @@ The rules that all graders share:
 * **Two answers**: the final statement is the last paragraph with a marked answer (paragraphs stand
   between blank lines). If it marks answers of different value, the response is `AMBIGUOUS`. Answers
   that are marked in earlier paragraphs are steps on the way and do not count.
-* A mark with nothing in it (`\\boxed{}`, a `####` line without a digit) marks no answer. An answer that
+* A mark with nothing in it (`\\boxed{}`, a `####` before a heading) marks no answer. An answer that
   is marked and cannot be read (a box that never closes or holds more than 1,000 characters; after `####`
   a number like `12,34`, two numbers, a sum, `18k`) is `NO_ANSWER` alone, and `AMBIGUOUS` beside another
   one in the final statement.
