@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add = run.add_argument
     add("model", help="Hugging Face folder, verl checkpoint (global_step_N), or hub id (owner/name[@revision])")
     add("--data", type=Path, required=True, help="parquet file of data_prep, or the folder with it")
-    add("--split", default="test", help="file in that folder (default: %(default)s)")
+    add("--split", help="file in that folder (default: test)")
     add("--limit", type=int, help="only so many questions, from the beginning")
     add("--out", type=Path, help="folder of the result (default: outputs/evaluation/MODEL/DATA-PRESET)")
     add("--preset", default="greedy", metavar="NAME", help=f"{', '.join(PRESETS)} (default: %(default)s)")
@@ -224,7 +224,7 @@ def _finish(evaluation: Evaluation, ks: list[int], questions: int) -> int:
 def _default_out(arguments: argparse.Namespace) -> Path:
     model, data = Path(arguments.model), arguments.data
     parts = [part for part in Path(os.path.normpath(model)).parts[-3:] if part not in ("/", "..", ".")]
-    name = data.stem if data.suffix == ".parquet" else f"{data.resolve().name}-{arguments.split}"
+    name = data.stem if data.suffix == ".parquet" else f"{data.resolve().name}-{arguments.split or 'test'}"
     return Path("outputs/evaluation") / "_".join(parts) / f"{name}-{arguments.preset}"
 
 
