@@ -42,7 +42,7 @@ def read_sample(responses: int | str, a_question: int) -> Sample:
     groups: dict[str, list[Node]] = {}
     for row in rows:
         groups.setdefault(row["question_id"], []).append(Node(row["token_ids"], row.get("log_probs") or []))
-    return Sample(tuple(map(tuple, groups.values())), True, "log_probs" in known)
+    return Sample(tuple(map(tuple, groups.values())), True, all(row.get("log_probs") for row in rows))
 
 
 def _of_lengths(lengths: list[int], a_question: int) -> Sample:

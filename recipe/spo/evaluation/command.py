@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="auto", help="auto (that of the weights), float32, bfloat16 or float16")
     add("--tensor-parallel-size", type=int, default=1, metavar="N", help="devices that share the model")
     add("--gpu-memory-utilization", type=float, metavar="SHARE", help="vLLM's share of a GPU's memory")
+    add("--log-probs", action="store_true", help="keep each token's log-probability in responses.parquet")
 
     compare = commands.add_parser(
         "compare",
@@ -158,7 +159,10 @@ def _run(arguments: argparse.Namespace) -> int:
     model = models.find_model(arguments.model)
     protocol = _within_model(protocol, model, chosen=arguments.max_context is not None)
     engine = sampling.Engine(
-        sampling.engine_dtype(arguments.dtype, model), arguments.tensor_parallel_size, arguments.gpu_memory_utilization
+        sampling.engine_dtype(arguments.dtype, model),
+        arguments.tensor_parallel_size,
+        arguments.gpu_memory_utilization,
+        arguments.log_probs,
     )
     prompts = render(questions, load_tokenizer(model.folder, arguments.chat_template), protocol)
     fingerprint = {

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("sample", pa.int32()),
         ("response", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
+        ("log_probs", pa.list_(pa.float32())),  # null unless asked for
         ("tokens", pa.int32()),
         ("finished", pa.bool_()),
         ("reason", pa.string()),
