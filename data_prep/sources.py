@@ -249,7 +249,7 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
         row = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise DataError(f"{where}: not JSON ({one_line(error)}); mend it, or fetch the file again") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a JSON object but {type(row).__name__}; write one object a row")

@@ -2,7 +2,7 @@
 
 Model, lengths and batch sizes are those of `recipe/spo/config/overlay/tiny_cpu.yaml`, data and policy those of
 `make demo`. It shows that every configuration runs through the real stack, not that it learns. Beside the tokens
-that a run generated stands what `recipe.spo.expected` expects; of eight questions they differ by chance.
+that a run generated stands what `recipe.spo.expected` expects of the same questions.
 """
 
 from __future__ import annotations
@@ -104,10 +104,11 @@ def experiment_names() -> list[str]:
 
 
 def paths(data: Path, policy: Path, out: Path) -> list[str]:
-    """Overrides that say where things are, and that nothing is kept or resumed."""
+    """Overrides that say where things are, that nothing is kept or resumed, and that questions come in their order."""
     return [
         f"data.train_files={data / 'train.parquet'}",
         f"data.val_files={data / 'validation.parquet'}",
+        "data.shuffle=False",  # so that the expectation is about the same questions
         f"actor_rollout_ref.model.path={policy}",
         f"trainer.default_local_dir={out / 'checkpoints'}",
         "trainer.resume_mode=disable",

@@ -7,26 +7,23 @@ independent numbers: this one, and what a run logs as generated.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from recipe.spo.cutting import chain_partition
-from recipe.spo.expected import expected_tokens
-from recipe.spo.settings import SPOSettings
+from recipe.spo.expected import Sample, expected_tokens
 from recipe.spo.tree import Node
 
-QUESTIONS, SAMPLES, SEED = 256, 2, 7
+SAMPLES, SEED = 64, 7  # responses a question
 
 
 def expected_of(overrides: Sequence[str], steps: int) -> float:
     """Tokens that a run of so many steps generates on average.
 
     Args:
-        overrides: of the run; its policy and training data must be there.
+        overrides: of the run, which takes the training questions in their order; policy and data must be there.
         steps: of the run.
     """
     import verl  # noqa: F401  # its configurations are on Hydra's search path
@@ -42,43 +39,30 @@ def expected_of(overrides: Sequence[str], steps: int) -> float:
     responses = sample(
         str(config.actor_rollout_ref.model.path),
         str(config.data.train_files),
+        config.data.train_batch_size * steps,
         config.actor_rollout_ref.rollout.temperature,
         config.data.max_response_length,
     )
-    lengths = [len(response.token_ids) for response in responses]
-    even = segment_tokens(settings, responses, str(config.actor_rollout_ref.model.path))
+    from transformers import AutoTokenizer
+
+    decode = AutoTokenizer.from_pretrained(str(config.actor_rollout_ref.model.path)).decode
     a_question = (
-        expected_tokens(settings, lengths, config.data.max_response_length, step, even) for step in range(1, steps + 1)
+        expected_tokens(settings, responses, config.data.max_response_length, step, decode)
+        for step in range(1, steps + 1)
     )
     return config.data.train_batch_size * sum(a_question)
 
 
-def segment_tokens(settings: SPOSettings, responses: Sequence[Node], policy: str) -> float | None:
-    """Mean tokens of a segment where cuts depend on probabilities or text; else `None`."""
-    shape = settings.chain or settings.tree
-    if shape is None or shape.partition in ("fixed_length", "equal_parts"):
-        return None
-    tokens = sum(len(response.token_ids) for response in responses)
-    if shape.partition == "low_probability":
-        below = math.log(settings.cut_threshold)
-        improbable = sum(log_prob < below for response in responses for log_prob in response.log_probs)
-        return shape.cut_interval * tokens / improbable
-    from transformers import AutoTokenizer
-
-    cut = chain_partition(shape, settings.cut_threshold, AutoTokenizer.from_pretrained(policy).decode)
-    return tokens / sum(len(cut(response)) for response in responses)
-
-
 @functools.cache
-def sample(policy: str, data: str, temperature: float, most: int) -> list[Node]:
-    """Responses of a policy to training questions, with the log-probs that they were sampled with."""
+def sample(policy: str, data: str, questions: int, temperature: float, most: int) -> Sample:
+    """Responses to the first training questions, by question, with the log-probs that they were sampled with."""
     import pyarrow.parquet as pq
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(SEED)
     tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
-    rows = pq.read_table(Path(data), columns=["prompt"]).slice(0, QUESTIONS).to_pylist()
+    rows = pq.read_table(Path(data), columns=["prompt"]).slice(0, questions).to_pylist()
     inputs: Any = tokenizer.apply_chat_template(
         [row["prompt"] for row in rows],
         add_generation_prompt=True,
@@ -101,7 +85,8 @@ def sample(policy: str, data: str, temperature: float, most: int) -> list[Node]:
         )
     ids = output.sequences[:, inputs["input_ids"].shape[1] :]
     chosen = torch.stack(output.scores, 1).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-    return [_until_eos(tokens, scores, tokenizer.eos_token_id) for tokens, scores in zip(ids, chosen, strict=True)]
+    nodes = [_until_eos(tokens, scores, tokenizer.eos_token_id) for tokens, scores in zip(ids, chosen, strict=True)]
+    return Sample(tuple(tuple(nodes[i : i + SAMPLES]) for i in range(0, len(nodes), SAMPLES)), True, True)
 
 
 def _until_eos(tokens: torch.Tensor, log_probs: torch.Tensor, eos: int) -> Node:

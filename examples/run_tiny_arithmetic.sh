@@ -11,7 +11,7 @@ PYTHON=${PYTHON:-python}
 
 QUESTIONS=${QUESTIONS:-24}                 # a step
 OPTIMIZER_STEPS=${OPTIMIZER_STEPS:-2}      # a step
-STEPS=${STEPS:-28}
+STEPS=${STEPS:-32}
 LR=${LR:-1e-4}
 
 # Sizes that generate 10 to 20 thousand tokens a step at the start.
@@ -56,7 +56,7 @@ exec "$PYTHON" -m recipe.spo.main_spo \
     trainer.default_local_dir="$OUT/checkpoints" \
     trainer.resume_mode=disable \
     trainer.total_training_steps="$STEPS" \
-    trainer.test_freq=7 \
+    trainer.test_freq=8 \
     trainer.save_freq="$STEPS" \
     trainer.logger='[console,file]' \
     "$@"

@@ -20,7 +20,7 @@ from recipe.spo.partition import (
     token_starts,
     visible_starts,
 )
-from recipe.spo.settings import ChainSettings, TreeSettings
+from recipe.spo.settings import ChainSettings, SPOSettings, TreeSettings
 from recipe.spo.steps import STEP_RULES
 from recipe.spo.stopping import StoppingRule, after_improbable_tokens, after_line, at_full_length
 from recipe.spo.tree import Node
@@ -28,6 +28,18 @@ from recipe.spo.tree import Node
 Decode = Callable[[Sequence[int]], str]
 #: (response, decode) -> cuts; what a partition of your own must be.
 ResponsePartition = Callable[[Node, Decode], list[int]]
+
+
+def cutting_rule(settings: SPOSettings, decode: Decode) -> Callable[[Node], list[int]] | StoppingRule:
+    """Where the rollouts of a run are cut: a chain's responses, or a tree's segments while they grow.
+
+    Args:
+        settings: `algorithm.spo`; cuts have `cut_threshold`, not the mask's.
+        decode: token ids -> text.
+    """
+    if settings.chain is not None:
+        return chain_partition(settings.chain, settings.cut_threshold, decode)
+    return tree_stop(settings.tree_shape, settings.cut_threshold, decode)
 
 
 def chain_partition(shape: ChainSettings, cut_threshold: float, decode: Decode) -> Callable[[Node], list[int]]:

@@ -47,8 +47,30 @@ def check_data_files(key: str, files: Any, prompt_key: str = "prompt") -> None:
             )
         if table.metadata.num_rows == 0:
             raise PreflightError(f"{key}: {path} holds no rows")
+        check_types(key, path, table.schema_arrow, prompt_key)
         if "ground_truth" not in [field.name for field in table.schema_arrow.field("reward_model").type]:
             raise PreflightError(f"{key}: {path}: column reward_model lacks ground_truth, which rewards compare with")
+
+
+def check_types(key: str, path: str, schema: Any, prompt_key: str) -> None:
+    """Check that prompts are chats and reward models are structs.
+
+    Raises:
+        PreflightError: naming the key, the file and the column.
+    """
+    import pyarrow as pa
+
+    prompt, reward = schema.field(prompt_key).type, schema.field("reward_model").type
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(test(prompt) for test in lists) or not pa.types.is_struct(prompt.value_type):
+        raise PreflightError(
+            f"{key}: {path}: column {prompt_key} holds {prompt}; it must hold chats, "
+            "lists of {'role': ..., 'content': ...}"
+        )
+    if not pa.types.is_struct(reward):
+        raise PreflightError(
+            f"{key}: {path}: column reward_model holds {reward}; it must hold {{'style': ..., 'ground_truth': ...}}"
+        )
 
 
 def check_ground_truths(key: str, files: Any, reward_function: DictConfig | None) -> None:
@@ -64,8 +86,14 @@ def check_ground_truths(key: str, files: Any, reward_function: DictConfig | None
     options = dict(reward_function.get("reward_kwargs") or {})
     known = {name: options[name] for name in ("task", "grader") if name in options}
     for path, number, row in _rows(files, ["data_source", "reward_model"]):
+        truth = (row["reward_model"] or {}).get("ground_truth")
+        if not isinstance(truth, str):
+            raise PreflightError(
+                f"{key}: row {number} of {path}: reward_model.ground_truth is {truth!r}; it must be a text, such as "
+                "'72'"
+            )
         try:
-            score.grader_for(row["data_source"], **known)("", row["reward_model"]["ground_truth"])
+            score.grader_for(row["data_source"], **known)("", truth)
         except ValueError as error:
             raise PreflightError(f"{key}: row {number} of {path}: {error}") from None
 
@@ -92,6 +120,11 @@ def load_tokenizer(model: DictConfig) -> Any:
             )
         if not os.path.exists(os.path.join(path, "config.json")):
             raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json, so it is no model folder")
+        if not any(glob.glob(os.path.join(glob.escape(path), f"*.{kind}")) for kind in ("safetensors", "bin", "pt")):
+            raise PreflightError(
+                f"actor_rollout_ref.model.path: {path} holds no weights (*.safetensors or *.bin); save the model there "
+                "with model.save_pretrained"
+            )
     source = os.path.expanduser(str(model.tokenizer_path)) if model.get("tokenizer_path") else path
     if os.path.isdir(source) and not glob.glob(os.path.join(glob.escape(source), "tokenizer*")):
         raise PreflightError(
@@ -167,28 +200,6 @@ def row_count(path: str) -> int:
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(path).metadata.num_rows
-
-
-def response_lengths(responses: int | str | None) -> list[int] | None:
-    """Lengths of a sample of responses, from `algorithm.spo.expect.responses`; `None` if there is none.
-
-    Raises:
-        PreflightError: the file cannot be read, or has no column `tokens` of whole numbers.
-    """
-    if responses is None or isinstance(responses, int):
-        return None if responses is None else [responses]
-    import pyarrow.parquet as pq
-
-    key, path = "algorithm.spo.expect.responses", os.path.expanduser(responses)
-    if not os.path.exists(path):
-        raise PreflightError(f"{key}: {path} does not exist; recipe.spo.evaluate writes such a file")
-    try:
-        lengths = pq.read_table(path, columns=["tokens"]).column("tokens").to_pylist()
-    except Exception as error:
-        raise PreflightError(f"{key}: {path} has no readable column `tokens` ({error})") from None
-    if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
-        raise PreflightError(f"{key}: {path}: column `tokens` must hold whole numbers of at least 1, one a response")
-    return lengths
 
 
 def _rows(files: Any, columns: list[str]) -> Iterable[tuple[str, int, dict[str, Any]]]:

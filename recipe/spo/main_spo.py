@@ -20,7 +20,6 @@ from recipe.spo.compat.versions import VersionError, check_verl_version
 from recipe.spo.reader import SettingsError
 from recipe.spo.settings import (
     ChainSettings,
-    ExpectSettings,
     GroupSettings,
     ReplaySettings,
     SPOSettings,
@@ -35,7 +34,6 @@ NODES = {
     ".chain": ChainSettings,
     ".group": GroupSettings,
     ".replay": ReplaySettings,
-    ".expect": ExpectSettings,
 }
 
 
@@ -96,6 +94,7 @@ def run(config: DictConfig) -> None:
     """Run a composed configuration from checks to the end of training."""
     from hydra.errors import InstantiationException
     from verl.trainer.main_ppo import run_ppo
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
     from verl.utils.device import auto_set_device
@@ -123,6 +122,12 @@ def run(config: DictConfig) -> None:
         validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except (AssertionError, ValueError, InstantiationException) as error:
         refuse(f"verl refuses the configuration: {error}")
+    loss = config.actor_rollout_ref.actor.policy_loss.loss_mode
+    if loss not in POLICY_LOSS_REGISTRY:
+        refuse(
+            f"actor_rollout_ref.actor.policy_loss.loss_mode is {loss!r}: choose one of "
+            f"{', '.join(sorted(POLICY_LOSS_REGISTRY))}"
+        )
     if settings.normalize == "micro_batch":
         from recipe.spo.algorithm import policy_loss_name
 

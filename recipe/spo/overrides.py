@@ -49,6 +49,8 @@ def check_override_names(arguments: Sequence[str], known: Mapping[str, Sequence[
     if any(argument.startswith(CONFIG_FLAGS) for argument in arguments):
         return
     chosen = chosen_method(dict(argument.split("=", 1) for argument in arguments if "=" in argument))
+    if chosen and chosen not in METHOD_SHAPES and not chosen.startswith("${"):
+        raise SettingsError(f"method={chosen} is not known: choose one of {', '.join(METHOD_SHAPES)}")
     shape = METHOD_SHAPES.get(chosen)
     for name in names:
         other = name.removeprefix("algorithm.spo.").split(".")[0]

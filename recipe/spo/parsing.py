@@ -19,7 +19,6 @@ from recipe.spo.schedule_parsing import parse_schedule, read_segment_length
 from recipe.spo.settings import (
     ChainSettings,
     DumpSampleSettings,
-    ExpectSettings,
     GroupSettings,
     ReplaySettings,
     SPOSettings,
@@ -84,7 +83,7 @@ def parse_settings(
         optimizer_steps=read.whole("optimizer_steps"),
         replay=_parse_replay(read.raw("replay")),
         context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),
-        expect=_parse_expect(read.raw("expect")),
+        expect_responses=_parse_expect(read),
         keep_best=_parse_keep_best(read),
         as_published_code=read.boolean("as_published_code"),
         deterministic=read.boolean("deterministic"),
@@ -130,15 +129,13 @@ def _parse_keep_best(read: Reader) -> str | bool | None:
     return value
 
 
-def _parse_expect(node: Any) -> ExpectSettings:
-    read = Reader("algorithm.spo.expect", node, [f.name for f in fields(ExpectSettings)])
-    responses = read.raw("responses")
-    if responses is not None and not (isinstance(responses, str) and responses.endswith(".parquet")):
-        if isinstance(responses, str):
-            raise read.wrong("responses", "a number of tokens, or a parquet file with a column `tokens`")
-        responses = read.whole("responses")
-    tokens = None if read.is_null("segment_tokens") else read.number("segment_tokens", least=1.0)
-    return ExpectSettings(responses, tokens)
+def _parse_expect(read: Reader) -> int | str | None:
+    responses = read.raw("expect_responses")
+    if responses is None or (isinstance(responses, str) and responses.endswith(".parquet")):
+        return responses
+    if isinstance(responses, str):
+        raise read.wrong("expect_responses", "a number of tokens, or a parquet file of responses")
+    return read.whole("expect_responses")
 
 
 def _parse_dump_sample(node: Any) -> DumpSampleSettings:

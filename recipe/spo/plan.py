@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,18 @@ from omegaconf import DictConfig
 
 from recipe.spo.bounds import QuestionBounds, most_trained, question_bounds
 from recipe.spo.expected import NotExpected, expected_tokens
-from recipe.spo.inputs import paths_of, response_lengths, row_count
+from recipe.spo.inputs import load_tokenizer, paths_of, row_count
 from recipe.spo.lora import adapter_parameters
 from recipe.spo.memory import MemoryEstimate, MemoryOptions, estimate_memory
 from recipe.spo.model_shape import ModelShape, ModelShapeError, local_config, measure
+from recipe.spo.response_sample import read_sample
 from recipe.spo.schedule import ContextSchedule, Stage
 from recipe.spo.settings import SPOSettings
 
 #: Cards, in GiB, for which the plan says whether the run fits.
 CARDS = (24, 80)
+#: (response budget, step) -> mean generated tokens of a question.
+Expectation = Callable[[int, int], float]
 #: The shortest prompt that bounds allow for; under a context schedule a shorter prompt leaves a longer response.
 SHORTEST_PROMPT = 1
 
@@ -85,19 +88,17 @@ def make_plan(config: DictConfig, settings: SPOSettings) -> Plan:
     """Work out a plan from a checked configuration, its data's row counts and its model's config.json.
 
     Raises:
-        PreflightError: `algorithm.spo.expect.responses` cannot be read.
+        PreflightError: `algorithm.spo.expect_responses` cannot be read.
     """
     data, trainer, val = config.data, config.trainer, config.actor_rollout_ref.rollout.val_kwargs
     schedule = settings.context_schedule
     if schedule is None:
         schedule = ContextSchedule((Stage(1, data.max_prompt_length + data.max_response_length),))
-    lengths = response_lengths(settings.expect.responses)
-    not_expected = "" if lengths else "give algorithm.spo.expect.responses"
+    expect, not_expected = _expectation(config, settings)
     try:
-        stages = tuple(_stage_plan(config, settings, stage, lengths) for stage in schedule.stages)
+        stages = tuple(_stage_plan(config, settings, stage, expect) for stage in schedule.stages)
     except NotExpected as error:
-        stages = tuple(_stage_plan(config, settings, stage, None) for stage in schedule.stages)
-        not_expected = str(error)
+        stages, not_expected = tuple(_stage_plan(config, settings, stage) for stage in schedule.stages), str(error)
     steps = _steps(config)
     prompts = _rows(data.val_files, data.val_max_samples)
     responses = None if prompts is None else prompts * val.n
@@ -118,14 +119,26 @@ def make_plan(config: DictConfig, settings: SPOSettings) -> Plan:
     )
 
 
-def _stage_plan(config: DictConfig, settings: SPOSettings, stage: Stage, lengths: Sequence[int] | None) -> StagePlan:
+def _expectation(config: DictConfig, settings: SPOSettings) -> tuple[Expectation | None, str]:
+    """What gives the mean tokens of a question, by response budget and step; or why nothing does."""
+    if settings.expect_responses is None:
+        return None, "give algorithm.spo.expect_responses"
+    shape = settings.chain or settings.tree_shape
+    sample = read_sample(settings.expect_responses, settings.chain.trajectories if settings.chain else 1)
+    decode = None
+    if shape.partition not in ("low_probability", "fixed_length", "equal_parts"):
+        if sample.token_ids and local_config(str(config.actor_rollout_ref.model.path)):
+            decode = load_tokenizer(config.actor_rollout_ref.model).decode
+    return lambda budget, step: expected_tokens(settings, sample, budget, step, decode), ""
+
+
+def _stage_plan(
+    config: DictConfig, settings: SPOSettings, stage: Stage, expect: Expectation | None = None
+) -> StagePlan:
     budget, step = _budget(config, settings, stage), stage.from_step
     question = question_bounds(settings, budget, step)
     rows, tokens = most_trained(question, config.data.train_batch_size, settings.replay)
-    expected = None
-    if lengths:
-        expected = expected_tokens(settings, lengths, budget, step, settings.expect.segment_tokens)
-    return StagePlan(stage, question, rows, tokens, expected)
+    return StagePlan(stage, question, rows, tokens, None if expect is None else expect(budget, step))
 
 
 def _budget(config: DictConfig, settings: SPOSettings, stage: Stage) -> int:

@@ -69,7 +69,7 @@ def stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
     if stage.expected_tokens is None:
         expected = f"not known: {plan.not_expected}"
     else:
-        expected = f"about {stage.expected_tokens * questions:,.0f}, for responses as in algorithm.spo.expect"
+        expected = f"about {stage.expected_tokens * questions:,.0f}, for responses as in algorithm.spo.expect_responses"
     return [
         ("responses graded a step", per.format(question.responses * questions, question.responses)),
         ("samples a step", per.format(question.samples * questions, question.samples)),

@@ -19,6 +19,7 @@ from recipe.spo.inputs import (
 )
 from recipe.spo.parsing import settings_of
 from recipe.spo.settings import SPOSettings
+from recipe.spo.value_checks import check_numbers, check_trained_policy
 
 #: verl's estimators of the KL divergence.
 KL_TYPES = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")
@@ -40,8 +41,10 @@ def check_settings(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     Raises:
         PreflightError, SettingsError: the first problem found.
     """
-    settings = settings_of(config, int(config.data.max_response_length))
+    check_numbers(config)
+    settings = settings_of(config, config.data.max_response_length)
     check_verl_settings(config, settings)
+    check_trained_policy(config, settings)
     check_queue_size(config, settings)
     check_keeping(config, settings)
     check_machines(config, settings, gpus)
@@ -148,8 +151,6 @@ def check_verl_settings(config: DictConfig, settings: SPOSettings) -> None:
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is shorter than {why} = {longest}: "
             "raise it or leave it null"
         )
-    if data.seed is None:
-        raise PreflightError("data.seed is null: give a number, the choice of rows is seeded with it")
     check_micro_batches(config, settings)
     if rollout.top_p < 1.0 or rollout.top_k > 0:
         print(

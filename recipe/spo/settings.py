@@ -120,19 +120,6 @@ class DumpSampleSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectSettings:
-    """What a plan takes to be typical of the policy; nothing in training depends on it.
-
-    Attributes:
-        responses: tokens of every response, or a parquet file with a column `tokens`, such as an evaluation writes.
-        segment_tokens: mean tokens of a segment, where cuts depend on probabilities or text.
-    """
-
-    responses: int | str | None
-    segment_tokens: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class SPOSettings:
     """`algorithm.spo`. See `config/spo_trainer.yaml` for what each key means."""
 
@@ -151,7 +138,7 @@ class SPOSettings:
     optimizer_steps: int
     replay: ReplaySettings
     context_schedule: ContextSchedule | None
-    expect: ExpectSettings
+    expect_responses: int | str | None
     keep_best: str | bool | None
     as_published_code: bool
     deterministic: bool

@@ -49,9 +49,9 @@ class Difference:
     Attributes:
         value: mean difference.
         standard_error: of the paired differences, sd / sqrt(Q); nan for a single question.
-        low: lower end of the 95 % percentile interval of the bootstrap.
+        low: lower end of the 95 % percentile interval of the bootstrap; nan for a single question.
         high: upper end.
-        p_value: two-sided, of the hypothesis that there is no difference.
+        p_value: two-sided, of the hypothesis that there is no difference; not below what so few questions can show.
     """
 
     value: float
@@ -212,7 +212,9 @@ def paired_bootstrap(
     With d_q the second's mean minus the first's at question q, questions are drawn with
     replacement. The interval holds the middle 95 % of the means d*; the p-value is the share of
     resamples, of the differences shifted to mean 0, that are as far from 0 as the mean that was
-    seen: (1 + #{|d* - d| >= |d|}) / (1 + resamples).
+    seen: (1 + #{|d* - d| >= |d|}) / (1 + resamples). Where few questions differ, the resamples say
+    too much: of three that all went from wrong to right, each is the same. So the p-value is at least
+    2^(1 - m) for m questions that differ, which is the least that flipping their signs can give.
 
     Args:
         first: a number a question.
@@ -234,5 +236,8 @@ def paired_bootstrap(
     drawn = bootstrap_means(differences, resamples, seed)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     far = np.abs(drawn - value) >= abs(value) - 1e-12
-    p_value = (1 + int(far.sum())) / (1 + resamples)
+    least = 2.0 ** (1 - np.count_nonzero(differences))
+    p_value = min(1.0, max((1 + int(far.sum())) / (1 + resamples), least))
+    if len(differences) == 1:
+        low = high = math.nan
     return Difference(value, clustered_standard_error(differences), float(low), float(high), p_value), drawn

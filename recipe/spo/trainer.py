@@ -95,6 +95,8 @@ class SPOTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """Rows of earlier steps keep the log-probs of the policy that sampled them (paper, appendix D)."""
         batch = super()._compute_old_log_prob(batch, metrics)
+        if (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode"):
+            return batch  # all rows have the sampler's already; there is nothing to compare
         waited = [not tag.get("is_padding") and tag["global_steps"] < self.global_steps for tag in batch.tags]
         if not any(waited):
             return batch

@@ -10,11 +10,12 @@ from recipe.spo.dump import ROWS, read_dump
 from tests.e2e.stack import step_metrics_of, train, train_and_kill
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-SHORT, LONG, SWITCH, SAVED, STEPS = 72, 104, 3, 2, 5
+SHORT, LONG, SWITCH, SAVED, STEPS = 40, 72, 3, 2, 5  # prompts have 20 to 31 tokens, solutions 8 to 21
 SCHEDULED = (
     "algorithm.spo.tree.branch_factors=[4,3]",
     "algorithm.spo.tree.segment_length=4",
     "algorithm.spo.optimizer_steps=1",
+    "data.max_prompt_length=32",
     f"algorithm.spo.context_schedule=[{{from_step:1,context:{SHORT}}},"
     f"{{from_step:{SWITCH},context:{LONG},segment_length:7}}]",
     "trainer.val_before_train=False",

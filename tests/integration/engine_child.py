@@ -103,10 +103,14 @@ def main(model: str, *overrides: str) -> None:
     worker.set_loss_fn(partial(ppo_loss, config=actor))
 
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    data = batch(with_padding(rows(worker.model_config.hf_config.vocab_size), total=8, eos=1))
-    share = len(data) // ranks
+    plain = rows(worker.model_config.hf_config.vocab_size)
+    padded = batch(with_padding(plain, total=8, eos=1))
+    share = len(padded) // ranks
+    cases = [(padded, split) for split in sorted({1, 4 // ranks, share})]
+    if ranks == 1:
+        cases.append((batch(plain), len(plain)))
     results = []
-    for split in sorted({1, 4 // ranks, share}):
+    for data, split in cases:
         mine = tu.chunk_tensordict(data, ranks)[rank].copy()
         tu.assign_non_tensor(
             mine,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -35,7 +36,7 @@ def untrained(tmp_path_factory, arithmetic):
 
 def start(policy, data, out) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "recipe.spo.evaluate", "run", str(policy), "--data", str(data), "--out", str(out)]
-    command += ["--samples", "8", "--temperature", "1", "--max-context", "128", "--batch-questions", "2"]
+    command += ["--samples", "8", "--temperature", "1", "--max-context", "128", "--batch-questions", "2", "--log-probs"]
     return subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -54,6 +55,9 @@ def test_an_interrupted_run_gives_the_files_of_a_whole_one(untrained, arithmetic
     numbers = json.loads((tmp_path / "whole" / "result.json").read_text())["overall"]
     assert numbers["questions"] == 32
     assert 0 < numbers["unfinished"]["value"] < 1
+    rows = pq.read_table(tmp_path / "whole" / "responses.parquet", columns=["token_ids", "log_probs"]).to_pylist()
+    assert all(len(row["token_ids"]) == len(row["log_probs"]) and max(row["log_probs"]) <= 0 for row in rows)
+    assert min(min(row["log_probs"]) for row in rows) < -1
 
     out = tmp_path / "interrupted"
     stopped = start(untrained, arithmetic, out)

@@ -46,18 +46,23 @@ def assert_refused(done, message: str) -> None:
             "actor_rollout_ref.model.override_config.attn_implementation=flash_attention_2",
             "flash-attn is not installed",
         ),
+        ("algorithm.spo.tree.branch_factors=6", "branch_factors is 6: give a list"),
+        ("algorithm.spo.tree.branch_factors=[]", "branch_factors is empty"),
+        ("data.max_response_length=60", "leave nothing of data.max_response_length=60"),
         ("actor_rollout_ref.rollout.n=8", "rollout.n is 8: it must be 1"),
         ("algorithm.spo.mask_treshold=0.5", "unknown key algorithm.spo.mask_treshold"),
     ],
 )
 def test_wrong_settings(tmp_path, override, message):
-    done, _ = main_spo(tmp_path, override)
+    done, seconds = main_spo(tmp_path, override)
     assert_refused(done, message)
+    assert seconds < 60  # 8 to 16 on two cores that are otherwise idle
 
 
 def test_a_model_without_tokenizer(tmp_path, arithmetic):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
     data = [f"data.{key}_files={arithmetic / 'train.parquet'}" for key in ("train", "val")]
     done, _ = main_spo(tmp_path, *data, f"actor_rollout_ref.model.path={tmp_path / 'model'}")
     assert_refused(done, "holds no tokenizer")

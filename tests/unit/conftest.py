@@ -27,12 +27,13 @@ def parquet(path: Path, rows: list[dict]) -> str:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> str:
-    """A folder with a configuration and a tokenizer, all that is looked at before the start."""
+    """A folder with a configuration, a tokenizer and something like weights: what is looked at before the start."""
     from recipe.spo.tiny_policy.tokenizer import build_tokenizer
 
     folder = tmp_path_factory.mktemp("model")
     build_tokenizer(["How many? Tell me the number of apples."], 64).save_pretrained(folder)
     (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
     return str(folder)
 
 

@@ -88,6 +88,13 @@ def test_a_truncated_jsonl_file(prepare, tmp_path, out):
     assert_refused(prepare(tmp_path / "train.jsonl", out), "train.jsonl, line 6: not JSON", out)
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000], ids=["5,000 digits", "100,000 deep"])
+@for_each_preparer
+def test_json_that_python_does_not_read(prepare, value, tmp_path, out):
+    (tmp_path / "train.jsonl").write_text(f'{{"answer": {value}}}')
+    assert_refused(prepare(tmp_path / "train.jsonl", out), "train.jsonl, line 1: not JSON", out)
+
+
 @for_each_preparer
 def test_a_truncated_parquet_file(prepare, tmp_path, out):
     source = tmp_path / "train.parquet"

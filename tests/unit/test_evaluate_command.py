@@ -135,6 +135,9 @@ def test_questions_of_any_verl_parquet(tmp_path):
     questions = read_questions(tmp_path / "mine.parquet", limit=2)
     assert [question.id for question in questions] == ["s/mine/0", "s/mine/1"]
     assert (questions[0].text, questions[0].truth) == ("?", "2")
+    assert len(read_questions(tmp_path / "mine.parquet", "mine")) == 3
+    with pytest.raises(EvaluationError, match="--split test would be ignored, as --data .*mine.parquet is a file"):
+        read_questions(tmp_path / "mine.parquet", "test")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ def test_difference_by_hand(tmp_path):
     assert pair["difference"]["value"] == 0.25 and pair["left_out"] == [0, 0] and not pair["differ_in"]
 
 
+def test_a_single_question_has_no_interval(tmp_path, capsys):
+    folders = [finished(tmp_path / name, [(score, score)]) for name, score in (("a", 1), ("b", 0))]
+    assert main(["compare", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
+    difference = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]["difference"]
+    assert difference == {"value": -1, "standard_error": None, "low": None, "high": None, "p_value": 1}
+    assert "-100.0% to" not in capsys.readouterr().out
+
+
 def test_out_that_is_a_file_is_refused(tmp_path, capsys):
     folders = [str(finished(tmp_path / name, [(1, 0), (0, 1)])) for name in "ab"]
     (tmp_path / "file").write_text("text")
@@ -96,6 +104,22 @@ def test_different_data_are_refused_with_the_difference(tmp_path):
         compare([first, load(finished(tmp_path / "c", [(1, 1), (0, 0)], digest="changed"))])
     with pytest.raises(EvaluationError, match="two results or more"):
         compare([first])
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"run":[]}', '{"run":{}}', '{"run":{"data":{}}}', "[" * 100_000])
+def test_a_file_that_is_no_result_is_one_line(content, tmp_path, capsys):
+    folders = [finished(tmp_path / name, [(1, 0)]) for name in "ab"]
+    (folders[1] / "result.json").write_text(content)
+    assert main(["compare", *map(str, folders)]) == 2
+    error = capsys.readouterr().err
+    assert f"{folders[1]} cannot be read: " in error and error.count("\n") == 1
+    assert len(content) > 100 or "says not what was evaluated" in error
+
+
+def test_a_result_is_not_compared_with_itself(tmp_path, capsys):
+    folder = finished(tmp_path / "a", [(1, 1)])
+    assert main(["compare", str(folder), str(folder / "result.json")]) == 2
+    assert f"{folder} is given twice" in capsys.readouterr().err
 
 
 def test_an_unfinished_evaluation_is_refused(tmp_path, capsys):

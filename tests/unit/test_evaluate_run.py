@@ -160,6 +160,28 @@ def test_another_evaluation_in_the_same_folder_is_refused(tmp_path):
     assert Store(tmp_path / "out", renamed).fingerprint["model"]["name"] == "m"
 
 
+@pytest.mark.parametrize("content", ["[]", "1", "[" * 100_000])
+def test_a_folder_with_another_kind_of_run_file_is_refused(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(EvaluationError, match="cannot be used"):
+        Store(tmp_path, FINGERPRINT)
+
+
+def test_chunks_of_another_evaluation_are_not_taken_over(prompts, tmp_path):
+    evaluation(prompts, tmp_path / "out", Inventor()).run()
+    run_file, chunks = tmp_path / "out" / "run.json", tmp_path / "out" / "chunks"
+    run_file.unlink()
+    other = {**FINGERPRINT, "protocol": {**FINGERPRINT["protocol"], "temperature": 0.5}}
+    with pytest.raises(EvaluationError, match="00000.parquet is of another evaluation; delete .*chunks"):
+        Store(tmp_path / "out", other)
+    assert not run_file.exists()
+    copied = Store(tmp_path / "copied", other)
+    copied.chunk_path(0).write_bytes((chunks / "00000.parquet").read_bytes())
+    with pytest.raises(EvaluationError, match="of another evaluation"):
+        copied.read_chunk(0)
+    assert evaluation(prompts, tmp_path / "out", None).done == 10  # the same settings go on
+
+
 def test_differences_name_keys_that_only_one_has():
     assert differences({"a": {"b": 1}}, {"a": {"b": 1, "c": [2]}}) == [("a.c", None, [2])]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipe.spo.cutting import cutting_rule
 from recipe.spo.partition import (
     equal_cuts,
     fixed_length_cuts,
@@ -18,6 +19,8 @@ from recipe.spo.partition import (
     visible_starts,
 )
 from recipe.spo.rows import probability_mask
+from recipe.spo.tree import Node
+from tests.unit.test_settings import settings
 
 
 def logs(*probabilities: float) -> list[float]:
@@ -210,3 +213,18 @@ def test_visible_starts_stay_within_their_tokens(pieces):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+THRESHOLDS = {"cut_threshold": 0.5, "mask_threshold": 0.9}
+#: All are below the mask's threshold, the second and the fourth below that of cuts.
+LOG_PROBS = [math.log(p) for p in (0.7, 0.3, 0.8, 0.4)]
+
+
+def test_chains_are_cut_by_the_cut_threshold_not_the_masks():
+    rule = cutting_rule(settings(of="chain", chain={"cut_interval": 1}, **THRESHOLDS), decode=str)
+    assert rule(Node(token_ids=[1, 2, 3, 4], log_probs=LOG_PROBS)) == [1, 3]
+
+
+def test_trees_are_cut_by_the_cut_threshold_not_the_masks():
+    shape = {"partition": "low_probability", "cut_interval": 1}
+    assert cutting_rule(settings(tree=shape, **THRESHOLDS), decode=str)([1, 2, 3, 4], LOG_PROBS) == 2

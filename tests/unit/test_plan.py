@@ -70,17 +70,17 @@ def test_a_capped_step_trains_the_longest_rows(config):
 
 def test_what_a_step_generates_on_average(config, tmp_path):
     _, rows = planned(config)
-    assert rows["  on average"] == "not known: give algorithm.spo.expect.responses"
-    _, rows = planned(config, algorithm__spo__expect__responses=50)  # 6 * 30 + 36 * 20 a question, of four
-    assert rows["  on average"] == "about 3,600, for responses as in algorithm.spo.expect"
+    assert rows["  on average"] == "not known: give algorithm.spo.expect_responses"
+    _, rows = planned(config, algorithm__spo__expect_responses=50)  # 6 * 30 + 36 * 20 a question, of four
+    assert rows["  on average"] == "about 3,600, for responses as in algorithm.spo.expect_responses"
     sample = tmp_path / "responses.parquet"
     pq.write_table(pa.table({"tokens": [10, 50, 400]}), sample)
-    plan, _ = planned(config, algorithm__spo__expect__responses=str(sample))
+    plan, _ = planned(config, algorithm__spo__expect_responses=str(sample))
     each = [6 * 10, 6 * 30 + 36 * 20, 42 * 30 + 216 * 40]
     assert plan.stages[0].expected_tokens == pytest.approx(sum(each) / 3)
     tree = {"partition": "lines"}
     _, rows = planned(config, algorithm__spo__tree=OmegaConf.merge(config.algorithm.spo.tree, tree))
-    assert rows["  on average"].endswith("give algorithm.spo.expect.segment_tokens")
+    assert rows["  on average"].startswith("not known: partition lines needs the responses' token ids")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_lengths_that_cannot_be_read_are_refused(config, tmp_path, responses, co
     if isinstance(responses, dict):
         pq.write_table(pa.table(responses), tmp_path / "sample.parquet")
         responses = str(tmp_path / "sample.parquet")
-    with pytest.raises((PreflightError, SettingsError), match=r"algorithm\.spo\.expect\.responses") as caught:
-        planned(config, algorithm__spo__expect__responses=responses)
+    with pytest.raises((PreflightError, SettingsError), match=r"algorithm\.spo\.expect_responses") as caught:
+        planned(config, algorithm__spo__expect_responses=responses)
     assert complaint in str(caught.value)
 
 

@@ -26,6 +26,7 @@ from tests.unit.test_settings import DEFAULTS
 
 
 def test_a_good_run_passes(config):
+    OmegaConf.update(config, "algorithm.rollout_correction", {"bypass_mode": True, "loss_type": "ppo_clip"})
     assert check_run(config).tree.branch_factors == (6, 6, 6)
 
 
@@ -67,7 +68,37 @@ WRONG = {
         "actor_rollout_ref.actor.clip_ratio_high": 0.3,
     },
     "kl_loss_type is 'k4': choose one of": {"actor_rollout_ref.actor.kl_loss_type": "k4"},
-    "data.seed is null": {"data.seed": None},
+    "data.seed is None: it must be a whole number": {"data.seed": None},
+    "train_batch_size is 0: it must be a whole number of at least 1": {"data.train_batch_size": 0},
+    "max_response_length is 'abc': it must be a whole number": {"data.max_response_length": "abc"},
+    "rollout.temperature is 'abc': it must be a number": {"actor_rollout_ref.rollout.temperature": "abc"},
+    "rollout.top_p is 0.0: it must be a number above 0 and at most 1": {"actor_rollout_ref.rollout.top_p": 0.0},
+    "rollout.top_p is 1.5": {"actor_rollout_ref.rollout.top_p": 1.5},
+    "clip_ratio is -0.2: it must be a number above 0": {"actor_rollout_ref.actor.clip_ratio": -0.2},
+    "ppo_epochs is 0": {"actor_rollout_ref.actor.ppo_epochs": 0},
+    "total_epochs is 0": {"trainer.total_epochs": 0},
+    "total_training_steps is 0: it must be .*, or null": {"trainer.total_training_steps": 0},
+    "optim.lr is 'abc'": {"actor_rollout_ref.actor.optim": {"lr": "abc"}},
+    "data_loader_seed is None": {"actor_rollout_ref.actor.data_loader_seed": None},
+    "algorithm.gamma is 'abc'": {"algorithm.gamma": "abc"},
+    "rollout.name is 'sglang': segments are sampled with vllm": {"actor_rollout_ref.rollout.name": "sglang"},
+    "critic_warmup is 5: method tree has no critic": {"trainer.critic_warmup": 5},
+    "loss_mode is 'vanilla': use 'spo'": {"actor_rollout_ref.actor.policy_loss.loss_mode": "vanilla"},
+    "bypass_mode is on: the trainer's own probabilities": {
+        "algorithm.rollout_correction": {"bypass_mode": True},
+        "algorithm.spo.mask_source": "trainer",
+    },
+    "bypass_mode is on: verl's trainer then corrects nothing": {
+        "algorithm.rollout_correction": {"bypass_mode": True, "rollout_is": "token"}
+    },
+    "bypass_mode is on: verl's trainer then corrects": {
+        "algorithm.rollout_correction": {"bypass_mode": True, "loss_type": "reinforce"}
+    },
+    "the loss of algorithm.spo.as_published_code has no weights": {
+        **FIXED,
+        "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-sum",
+        "algorithm.rollout_correction": {"rollout_is": "token"},
+    },
     "total_storage_size=1000 is less than the 1032 rows": {
         "transfer_queue.backend.SimpleStorage.total_storage_size": 1000
     },
@@ -134,6 +165,14 @@ def test_data_files_name_the_missing_column_and_the_empty_file(tmp_path):
     pd.DataFrame([{**question(), "reward_model": {"style": "rule"}}]).to_parquet(path)
     with pytest.raises(PreflightError, match="reward_model lacks ground_truth"):
         check_data_files("data.train_files", str(path))
+    for column, content, complaint in (
+        ("prompt", "How many?", "column prompt holds .*string; it must hold chats"),
+        ("prompt", ["How many?"], "column prompt holds list.*; it must hold chats"),
+        ("reward_model", "1", "column reward_model holds .*string; it must hold"),
+    ):
+        pd.DataFrame([{**question(), column: content}]).to_parquet(path)
+        with pytest.raises(PreflightError, match=f"data.train_files: .*rows.parquet: {complaint}"):
+            check_data_files("data.train_files", str(path))
     (tmp_path / "broken.parquet").write_bytes(b"not parquet")
     with pytest.raises(PreflightError, match="cannot be read as parquet"):
         check_data_files("data.train_files", str(tmp_path / "broken.parquet"))
@@ -157,6 +196,9 @@ def test_long_prompts_are_counted_and_named_or_dropped(tmp_path, config, capsys)
 
 def test_a_model_without_tokenizer_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PreflightError, match="holds no weights"):
+        load_tokenizer(OmegaConf.create({"path": str(tmp_path)}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(PreflightError, match="holds no tokenizer"):
         load_tokenizer(OmegaConf.create({"path": str(tmp_path)}))
     with pytest.raises(PreflightError, match="no config.json"):
@@ -170,6 +212,7 @@ def test_a_tokenizer_without_chat_template_or_eos_is_refused(tmp_path):
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(PreflightError, match="no chat template"):
         load_tokenizer(OmegaConf.create({"path": str(tmp_path)}))
     assert load_tokenizer(OmegaConf.create({"path": str(tmp_path), "custom_chat_template": "{{ messages }}"}))
@@ -203,6 +246,8 @@ def test_settings_of_another_method_are_caught():
 def test_the_method_is_chosen_by_its_preset():
     with pytest.raises(SettingsError, match="choose with method=NAME, one of tree, chain, vineppo"):
         check_override_names(["algorithm.spo.method=chain"], {})
+    with pytest.raises(SettingsError, match="method=spo is not known: choose one of tree, chain, vineppo"):
+        check_override_names(["method=spo"], {})
 
 
 def test_checks_do_not_import_the_stack():
@@ -212,6 +257,16 @@ def test_checks_do_not_import_the_stack():
     code += ", recipe.spo.rollout.tree, recipe.spo.schedule, recipe.spo.plan, recipe.spo.plan_table"
     code += "\nprint([m for m in ('verl', 'vllm', 'ray', 'torch') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("truth", [72, None])
+def test_a_truth_that_is_no_text_is_named(tmp_path, truth):
+    rows = [{**question(), "data_source": "openai/gsm8k", "reward_model": {"ground_truth": truth}}]
+    with pytest.raises(PreflightError, match=f"row 0 of .*ground_truth is {truth}; it must be a text, such as '72'"):
+        check_ground_truths("data.val_files", parquet(tmp_path / "numbers.parquet", rows), OmegaConf.create(OURS))
+    rows = [{**question(), "data_source": "openai/gsm8k"}, {**question(), "reward_model": None}]
+    with pytest.raises(PreflightError, match="row 1 of .*ground_truth is None"):
+        check_ground_truths("data.val_files", parquet(tmp_path / "none.parquet", rows), OmegaConf.create(OURS))
 
 
 OURS = {"path": "pkg://recipe.spo.rewards.score", "name": "compute_score"}
@@ -224,6 +279,7 @@ OURS = {"path": "pkg://recipe.spo.rewards.score", "name": "compute_score"}
         ("openai/gsm8k", "one", {}, "row 1 of .*ground truth 'one' is not a number"),
         ("HuggingFaceH4/MATH-500", " ", {}, "row 1 of .*ground truth ' ' is empty"),
         ("mine", "[1, 2]", {"task": "point24"}, "row 1 of .*ground truth"),
+        ("openai/gsm8k", None, {}, "row 1 of .*: reward_model.ground_truth is None; it must be a text"),
         ("mine", "1", {"task": "chess"}, "task 'chess' is not known; there are gsm8k, math, point24"),
         ("mine", "1", {"task": "math", "grader": "me"}, "grader 'me' is not known"),
     ],

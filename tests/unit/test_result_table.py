@@ -179,6 +179,15 @@ def test_labels_tell_results_of_one_model_apart(write, tmp_path, capsys):
     assert capsys.readouterr().err.count("is not LABEL=result.json") == 2
 
 
+def test_the_folder_of_an_evaluation_is_its_result(write, tmp_path):
+    path = write("result.json")
+    assert read_named(str(path.parent)) == read_named(str(path))
+    assert read_named(f"mine={path.parent}").model == "mine"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ResultError, match="empty/result.json cannot be read"):
+        read_named(str(tmp_path / "empty"))
+
+
 def test_an_equals_sign_in_the_name_of_a_file_is_no_label(write):
     assert read_named(str(write("lr=1.json"))).model == "ours"
     with pytest.raises(ResultError, match="none.json cannot be read"):

@@ -86,6 +86,7 @@ def test_reasons(response, reason):
         *("18 dollars", "18 apples.", "$18", "$ 18", "\\$18", "18.00", "**18**", "\\boxed{18}", "18%", "(18)", "`18`"),
         *("18 cm", "18 cm^2", "18 m\u00b2", "18 km/h", "$18/hour", "18m", "18 kids", "18 - that is all", "Total - 18"),
         *("9 + 9 = 18", "9 \u00d7 2 = $18", "9+9=18 apples", "x = 18", "3*6 = 2*9 = 18", "1,2 and 3 give = 18"),
+        *("<<9*2=18>>18", "9*2=<<9*2=18>>18", "18 times", "18 more than Bob", "In this case 18", "Her part: 18"),
     ],
 )
 def test_what_may_stand_around_the_number(line):
@@ -108,7 +109,18 @@ def test_ways_to_write_a_minus(line):
     [
         *("18 + 5", "18 or 19", "18 to 20", "18-20", "18 of 20", "2 apples, 18 pears", "1 234", "18:30", "18 (9 + 9)"),
         *("18k", "18 K", "18M", "18 B", "18 bn", "18 million", "**18** thousand", "18\\text{ million}", "18 hundred"),
-        *("18 dozen", "18-dozen", "18 and a half", "18\u00bd", "18 Billion dollars", "18 thirds"),
+        *(
+            "18 dozen",
+            "18-dozen",
+            "18 and a half",
+            "18\u00bd",
+            "18 Billion dollars",
+            "18 thirds",
+            "18 lakh",
+            "18 crore",
+        ),
+        *("18!", "18 squared", "**18** cubed", "18 plus two", "18 minus two", "18 times two", "18 divided by two"),
+        *("two times 18", "twice 18", "half 18", "half of 18", "two plus 18", "Twice $18", "not 18", "more than 18"),
         *(
             "18\u00d72",
             "18x2",
@@ -131,6 +143,34 @@ def test_what_is_not_one_number_cannot_be_read(line):
     assert grade(f"#### {line}\n#### 18", "18").reason is Reason.AMBIGUOUS
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        *(
+            "Step 2",
+            "**Step 2:** total",
+            "step 2 of 2",
+            "Now step 2",
+            "Part 2",
+            "Case 2: both",
+            "# Question 2",
+            "Problem #2",
+        ),
+        *("2. Compute the total", "2) total money", "**2.** Add", "**2. Add them**", "10. Add"),
+    ],
+)
+def test_a_heading_with_a_number_marks_no_answer(heading):
+    truth = "10" if heading.startswith("10") else "2"
+    assert grade(f"#### {heading}", truth).reason is Reason.NO_ANSWER
+    assert grade(f"#### {heading}\n9*2=18\n\nThe answer is 18.", truth).reason is Reason.NO_ANSWER
+    assert grade(f"#### Step 1: add\n9\n#### {heading}\n#### 18", "18").reason is Reason.CORRECT
+
+
+@pytest.mark.parametrize("line", ["2.", "2)", "2. ", "180. That is all", "$2. That is all"])
+def test_what_is_no_heading(line):
+    assert grade(f"#### {line}", "180" if "180" in line else "2").reason is Reason.CORRECT
+
+
 def test_numbers_are_compared_exactly():
     third = "0." + "3" * 40
     assert graded(f"#### {third}", third) == (1.0, third)
@@ -145,7 +185,9 @@ def test_a_number_may_have_so_many_digits_and_no_more():
     assert graded(f"#### 1.{longest}", "1") == (0.0, "")
 
 
-@pytest.mark.parametrize("unit", ["9", "123,", "-$", "$-", "#", "#### ", ".", "1.", ",", "minus ", "*", "=", "1="])
+@pytest.mark.parametrize(
+    "unit", ["9", "123,", "-$", "$-", "#", "#### ", ".", "1.", ",", "minus ", "*", "=", "1=", "<<", "<<1>>", "step "]
+)
 def test_long_responses_are_graded_fast(unit):
     started = time.process_time()
     graded("#### " + unit * (1_000_000 // len(unit)))

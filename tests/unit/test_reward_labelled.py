@@ -1,4 +1,4 @@
-"""The graders against labels that were given without them (tests/data/README.md)."""
+"""The graders against labels that were given by hand (tests/data/README.md)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ DISAGREEMENTS = {
         "wrong",
         "correct",
         "0.5 for 50 %: equal in value; which of the two was asked for is not known here",
+    ),
+    "gsm8k-heading-08": (
+        "no_answer",
+        "correct",
+        "2: before words: a colon may follow an answer too, so only 2. and 2) are taken for headings",
     ),
     "inequality-02": ("correct", "wrong", "a chain of inequalities read from the other side, around f(x)"),
     "point24-08": ("correct", "wrong", "2(3+4+5): the 24 game is played with written signs"),
@@ -58,7 +63,7 @@ def test_every_disagreement_with_the_labels_is_known(verdicts):
 def test_agreement_is_above_98_percent(verdicts):
     agreed = sum(label == verdict for label, verdict in verdicts.values())
     print(f"{agreed} of {len(verdicts)} agree")
-    assert len(verdicts) >= 400 and agreed > 0.98 * len(verdicts)
+    assert len(verdicts) == 476 and agreed > 0.98 * len(verdicts)
 
 
 def test_no_label_is_easy_by_being_common():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from recipe.spo.rewards import algebra
 from recipe.spo.rewards.answers import read, vote
 from recipe.spo.rewards.math import grade
 from recipe.spo.rewards.verdict import Reason
@@ -100,6 +101,34 @@ A,B                         \text{A, B}
 0                           0.000000
 \int_0^1 f(x) \, dx         \int_0^1 f(x) dx
 \sum_{k=1}^n k              \sum_{k=1}^{n} k
+(5,6)                       (x,y)=(5,6)
+(x,y)=(5,6)                 (5,6)
+(x,y)=(5,6)                 x=5, y=6
+(x,y)=(5,6)                 (y,x)=(6,5)
+(x,y,z)=(1,2,3)             (z, x, y)=(3,1,2)
+(3,\frac{\pi}{2})           (r,\theta)=\left(3, \frac{\pi}{2}\right)
+(1,2,3)                     (x, y, z) = (1,2,3)
+(1,2,3)                     (x_1, x_2, x_3) = (1,2,3)
+(1,2),(3,4)                 (x,y)=(1,2) \text{ or } (x,y)=(3,4)
+x-1                         f^{-1}(x)=x-1
+x+y                         f(x,y)=x+y
+5                           |AB|=5
+5                           \lvert AB\rvert = 5
+5                           [ABC]=5
+5                           5\ .
+3                           3 \pmod{7}
+3                           x \equiv 3 \pmod 7
+3 \pmod{7}                  3\text{ (mod 7)}
+3 \pmod{7}                  3 \ (\bmod\ 7)
+3                           3 (\text{mod } 7)
+3                           3 (mod 7)
+3,5                         x \equiv 3, 5 \pmod{8}
+120                         10 \choose 3
+240                         2{10 \choose 3}
+240                         2\binom{10}{3}
+3                           \binom{4}{2}\frac{1}{2}
+36                          \binom{4}{2}\binom{4}{2}
+100000                      1E+5
 """
 UNEQUAL = r"""
 (1,2)                       [1,2]
@@ -183,6 +212,20 @@ A,B                         AB
 16                          2^{2^3}
 \frac12                     \sin 60^\circ
 1                           \sin 30^\circ
+(5,6)                       (x,y)=(6,5)
+(x,y)=(5,6)                 (6,5)
+(x,y)=(5,6)                 (a,b)=(5,6)
+(x,y)=(5,6)                 (y,x)=(5,6)
+(x,x)=(5,6)                 (x,y)=(5,6)
+(5,6)                       (x,y)=[5,6]
+f^{-1}(x)=x-1               f(x)=x-1
+[ABC]=5                     [ABD]=5
+5                           |x|=5
+3 \pmod{7}                  3 \pmod{5}
+3                           4 \pmod{7}
+122                         2\binom{10}{3}
+5                           1E+99999
+5                           1E+999999999
 """
 
 
@@ -226,6 +269,21 @@ def test_unequal(truth, answer):
 )
 def test_final_statements(response, truth, reason):
     assert grade(response, truth).reason is reason
+
+
+@pytest.mark.parametrize("huge", ["1E+99999", "1E+999999999", "1e-99999", "2.5e99999", "3.E9999"])
+def test_a_huge_exponent_does_not_reach_the_parser(huge):
+    assert algebra.parsed(huge) is None
+
+
+@pytest.mark.parametrize("answer", ["5\\ ", "5\\ \\ ", "5.\\ "])
+def test_spacing_at_the_end(answer):
+    assert grade(f"\\boxed{{{answer}}}", "5").reason is Reason.CORRECT
+
+
+def test_what_only_looks_like_a_plus_minus():
+    assert [part.text for part in read(r"3 \pm 1").parts] == ["3+1", "3-1"]
+    assert read(r"3 \pmod{7}").kind == "one"
 
 
 def test_equal_answers_vote_alike():

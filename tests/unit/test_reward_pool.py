@@ -101,8 +101,35 @@ def test_a_process_that_does_not_answer_is_killed(monkeypatch, caplog):
     started = time.monotonic()
     assert pool.run(EQUAL) == "timeout"
     assert time.monotonic() - started < 4
-    assert "was killed" in caplog.text
+    assert "was killed" in caplog.text and "0.0 s of computing" in caplog.text
     assert pool.run(EQUAL) == "correct"
+    pool.close()
+
+
+def test_one_that_hardly_gets_to_run_has_more_time(pool):
+    """As on a busy machine: its limit is what it computes, not the clock."""
+    assert pool.run(EQUAL) == "correct"
+    stopped = pool.pids()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    wakes = threading.Timer(3.2, lambda: [os.kill(pid, signal.SIGCONT) for pid in stopped])
+    wakes.start()
+    assert pool.run(EQUAL) == "correct"
+    wakes.join()
+
+
+def test_one_that_computes_for_longer_than_its_alarm_is_killed_at_once(monkeypatch, caplog):
+    from recipe.spo.rewards import pool as module
+
+    pool = GraderPool(size=1, seconds=1.5)
+    assert pool.run(EQUAL) == "correct"
+    (pid,) = pool.pids()
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    monkeypatch.setattr(module._Process, "_computed", lambda self: 7 + 4 * (time.monotonic() - started))
+    assert pool.run(EQUAL) == "timeout"
+    assert time.monotonic() - started < 3
+    assert "s of computing" in caplog.text
     pool.close()
 
 

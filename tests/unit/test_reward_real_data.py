@@ -10,7 +10,6 @@ import pytest
 
 from recipe.spo.rewards import gsm8k
 from recipe.spo.rewards.math import grade_many
-from recipe.spo.rewards.plain_number import read_number, same_number
 from recipe.spo.rewards.verdict import Reason
 from tests.conftest import REPOSITORY
 
@@ -60,8 +59,7 @@ def test_corrupted_answers_are_wrong():
     while len(pairs) < count:
         gold = rng.choice(golds)
         other = corrupted(gold, rng)
-        numbers = read_number(gold), read_number(other or "")
-        if other and not (all(numbers) and same_number(*numbers)):
+        if other:
             pairs.append((f"\\boxed{{{other}}}", gold))
     verdicts = grade_many(pairs)
     assert [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.reason is not Reason.WRONG] == []

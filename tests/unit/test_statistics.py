@@ -168,6 +168,16 @@ def test_paired_bootstrap_by_hand():
     assert (same.value, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize(("count", "same", "least"), [(1, 0, 1.0), (2, 0, 0.5), (3, 0, 0.25), (3, 997, 0.25)])
+def test_few_questions_prove_little(count, same, least):
+    """As the sign test says it of so many that all went one way, whatever the number that did not move."""
+    first = np.zeros(count + same)
+    second = np.concatenate([np.ones(count), np.zeros(same)])
+    difference, _ = statistics.paired_bootstrap(first, second)
+    assert difference.p_value >= least
+    assert math.isnan(difference.low) == math.isnan(difference.high) == (count + same == 1)
+
+
 def test_pairing_finds_what_two_separate_errors_hide():
     random = np.random.default_rng(4)
     first = random.random(400)

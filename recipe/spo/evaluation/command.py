@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add = run.add_argument
     add("model", help="Hugging Face folder, verl checkpoint (global_step_N), or hub id (owner/name[@revision])")
     add("--data", type=Path, required=True, help="parquet file of data_prep, or the folder with it")
-    add("--split", default="test", help="file in that folder (default: %(default)s)")
+    add("--split", help="file in that folder (default: test)")
     add("--limit", type=int, help="only so many questions, from the beginning")
     add("--out", type=Path, help="folder of the result (default: outputs/evaluation/MODEL/DATA-PRESET)")
     add("--preset", default="greedy", metavar="NAME", help=f"{', '.join(PRESETS)} (default: %(default)s)")
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="auto", help="auto (that of the weights), float32, bfloat16 or float16")
     add("--tensor-parallel-size", type=int, default=1, metavar="N", help="devices that share the model")
     add("--gpu-memory-utilization", type=float, metavar="SHARE", help="vLLM's share of a GPU's memory")
+    add("--log-probs", action="store_true", help="keep each token's log-probability in responses.parquet")
 
     compare = commands.add_parser(
         "compare",
@@ -158,7 +159,10 @@ def _run(arguments: argparse.Namespace) -> int:
     model = models.find_model(arguments.model)
     protocol = _within_model(protocol, model, chosen=arguments.max_context is not None)
     engine = sampling.Engine(
-        sampling.engine_dtype(arguments.dtype, model), arguments.tensor_parallel_size, arguments.gpu_memory_utilization
+        sampling.engine_dtype(arguments.dtype, model),
+        arguments.tensor_parallel_size,
+        arguments.gpu_memory_utilization,
+        arguments.log_probs,
     )
     prompts = render(questions, load_tokenizer(model.folder, arguments.chat_template), protocol)
     fingerprint = {
@@ -224,7 +228,7 @@ def _finish(evaluation: Evaluation, ks: list[int], questions: int) -> int:
 def _default_out(arguments: argparse.Namespace) -> Path:
     model, data = Path(arguments.model), arguments.data
     parts = [part for part in Path(os.path.normpath(model)).parts[-3:] if part not in ("/", "..", ".")]
-    name = data.stem if data.suffix == ".parquet" else f"{data.resolve().name}-{arguments.split}"
+    name = data.stem if data.suffix == ".parquet" else f"{data.resolve().name}-{arguments.split or 'test'}"
     return Path("outputs/evaluation") / "_".join(parts) / f"{name}-{arguments.preset}"
 
 

@@ -51,9 +51,9 @@ def load(path: Path) -> Finished:
     import pyarrow.parquet as pq
 
     try:
-        run = json.loads((folder / RESULT).read_text(encoding="utf-8"))["run"]
+        run = _run_of(json.loads((folder / RESULT).read_text(encoding="utf-8")))
         rows = pq.read_table(folder / RESPONSES, columns=["question_id", "question_digest", "score"]).to_pylist()
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # pyarrow's errors are ValueErrors
         raise EvaluationError(f"{folder} cannot be read: {one_line(error)}") from error
     scores: dict[str, list[float]] = {}
     for row in rows:
@@ -62,15 +62,27 @@ def load(path: Path) -> Finished:
     return Finished(str(folder), run, means, {row["question_id"]: row["question_digest"] for row in rows})
 
 
+def _run_of(result: Any) -> dict[str, Any]:
+    run = result.get("run") if isinstance(result, dict) else None
+    data = run.get("data") if isinstance(run, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+        raise ValueError(f"{RESULT} says not what was evaluated (run.data.name); it is no result of an evaluation")
+    return run
+
+
 def compare(results: Sequence[Finished], seed: int = 0) -> list[dict[str, Any]]:
     """Compares every two results by a paired bootstrap over the questions of both.
 
     Raises:
-        EvaluationError: fewer than two results, or two without a question in common or with another
+        EvaluationError: fewer than two results, one given twice, or two without a question in common or with another
             problem or answer under the same name.
     """
     if len(results) < 2:
         raise EvaluationError("a comparison needs two results or more")
+    places = [Path(result.label).resolve() for result in results]
+    twice = [result.label for result, place in zip(results, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise EvaluationError(f"{twice[0]} is given twice; a comparison needs different results")
     return [_pair(first, second, seed) for first, second in combinations(results, 2)]
 
 
@@ -123,7 +135,7 @@ def table(pairs: Sequence[dict[str, Any]]) -> Any:
             f"{pair['second_mean']:.1%}, {pair['first_mean']:.1%}",
             f"{difference['value']:+.2%}",
             "-" if error is None else f"{error:.2%}",
-            f"{difference['low']:+.1%} to {difference['high']:+.1%}",
+            "-" if difference["low"] is None else f"{difference['low']:+.1%} to {difference['high']:+.1%}",
             f"{difference['p_value']:.4f}",
         )
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from recipe.spo.evaluation.errors import EvaluationError, one_line
 
+DEFAULT_SPLIT = "test"
 COLUMNS = ("data_source", "prompt", "reward_model")
 
 
@@ -43,12 +44,12 @@ def data_digest(questions: Sequence[Question]) -> str:
     return _digest([[q.id, q.data_source, list(q.messages), q.truth] for q in questions])
 
 
-def read_questions(data: Path, split: str = "test", limit: int | None = None) -> list[Question]:
+def read_questions(data: Path, split: str | None = None, limit: int | None = None) -> list[Question]:
     """Reads the questions.
 
     Args:
         data: a parquet file, or a folder with `<split>.parquet`.
-        split: the file in the folder.
+        split: the file in the folder, by default `test`; with a file it must be that file's.
         limit: so many questions from the beginning; all if None.
 
     Raises:
@@ -57,10 +58,14 @@ def read_questions(data: Path, split: str = "test", limit: int | None = None) ->
     """
     if limit is not None and limit < 1:
         raise EvaluationError(f"--limit {limit} must be at least 1")
-    path = data / f"{split}.parquet" if data.is_dir() else data
+    path = data / f"{split or DEFAULT_SPLIT}.parquet" if data.is_dir() else data
     if not path.is_file():
         remedy = "make it with one of the data_prep commands, such as python -m data_prep.gsm8k --out data/gsm8k"
         raise EvaluationError(f"--data: {path} does not exist; {remedy}")
+    if path == data and split not in (None, data.stem):
+        raise EvaluationError(
+            f"--split {split} would be ignored, as --data {data} is a file; leave it out or name the folder"
+        )
     import pyarrow as pa
     import pyarrow.parquet as pq
 

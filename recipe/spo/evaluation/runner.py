@@ -117,6 +117,7 @@ class Evaluation:
             "sample": sample,
             "response": response.text,
             "token_ids": list(response.token_ids),
+            "log_probs": None if response.log_probs is None else list(response.log_probs),
             "tokens": len(response.token_ids),
             "finished": response.finished,
             "reason": str(verdict.reason),

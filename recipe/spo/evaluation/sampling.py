@@ -33,11 +33,13 @@ class Response:
         text: what is graded, without special tokens and without the stop string.
         token_ids: as sampled, EOS included.
         finished: it ended by itself or at a stop string; False if its budget ran out.
+        log_probs: of each token as it was sampled, after temperature and top-p; None unless asked for.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finished: bool
+    log_probs: tuple[float, ...] | None = None
 
 
 class Sampler(Interface):
@@ -56,11 +58,13 @@ class Engine:
         dtype: in which the model computes.
         tensor_parallel: devices that share the model.
         gpu_memory_utilization: share of a GPU's memory; vLLM's own default if None.
+        log_probs: keep each token's log-probability.
     """
 
     dtype: str
     tensor_parallel: int = 1
     gpu_memory_utilization: float | None = None
+    log_probs: bool = False
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
@@ -114,11 +118,13 @@ class VllmSampler:
             options["enable_chunked_prefill"] = False
             options["max_num_batched_tokens"] = max(protocol.max_context, 4096)
             options["enforce_eager"] = True
+        if engine.log_probs:
+            options["logprobs_mode"] = "processed_logprobs"
         if engine.gpu_memory_utilization is not None:
             options["gpu_memory_utilization"] = engine.gpu_memory_utilization
         from vllm import LLM
 
-        self._protocol = protocol
+        self._protocol, self._log_probs = protocol, engine.log_probs
         self._llm = LLM(
             model=str(folder),
             dtype=engine.dtype,
@@ -157,6 +163,7 @@ class VllmSampler:
             top_k=0 if protocol.top_k == -1 else protocol.top_k,
             max_tokens=prompt.budget,
             stop=list(protocol.stop) or None,
+            logprobs=0 if self._log_probs else None,  # of the sampled token alone
             # A greedy request needs none, and a seed costs time on a CPU.
             seed=request_seed(protocol.seed, prompt.question.id, sample) if protocol.temperature > 0 else None,
         )
@@ -165,7 +172,10 @@ class VllmSampler:
 def _response(output: Any) -> Response:
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}; run the same command again")
-    return Response(output.text, tuple(output.token_ids), output.finish_reason == "stop")
+    log_probs = None
+    if output.logprobs is not None:
+        log_probs = tuple(at[token].logprob for at, token in zip(output.logprobs, output.token_ids, strict=True))
+    return Response(output.text, tuple(output.token_ids), output.finish_reason == "stop", log_probs)
 
 
 def _vllm_version() -> str:

@@ -1,17 +1,18 @@
 """The folder of an evaluation: a fingerprint, a file a finished chunk, and the result.
 
 `OUT/run.json` says what is being evaluated; a run with another fingerprint does not go on in the
-same folder. `OUT/chunks/00000.parquet`, ... hold the responses of a chunk each, and appear whole or
-not at all. `OUT/responses.parquet` and `OUT/result.json` are made of them and hold no time of day;
-`OUT/timing.json` does.
+same folder. `OUT/chunks/00000.parquet`, ... hold the responses of a chunk each, appear whole or
+not at all, and bear the fingerprint's digest. `OUT/responses.parquet` and `OUT/result.json` are made
+of them and hold no time of day; `OUT/timing.json` does.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from recipe.spo.evaluation.errors import EvaluationError, one_line
 
+_DIGEST = b"spo_run_sha256"
 RUN, RESULT, RESPONSES, TIMING = "run.json", "result.json", "responses.parquet", "timing.json"
 
 #: A row a response.
@@ -35,6 +37,7 @@ SCHEMA = pa.schema(
         ("sample", pa.int32()),
         ("response", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
+        ("log_probs", pa.list_(pa.float32())),  # null unless asked for
         ("tokens", pa.int32()),
         ("finished", pa.bool_()),
         ("reason", pa.string()),
@@ -79,11 +82,18 @@ class Store:
             (folder / "chunks").mkdir(parents=True, exist_ok=True)
             if (folder / RUN).exists():
                 found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+                if not isinstance(found, dict):
+                    raise ValueError(f"{RUN} holds no JSON object; delete the folder")
             else:
-                found = wanted
-                write_json(folder / RUN, wanted)
-        except (OSError, ValueError) as error:
+                found = None
+        except (OSError, ValueError, RecursionError) as error:
             raise EvaluationError(f"--out {folder} cannot be used: {one_line(error)}") from error
+        self.digest = _digest(wanted)
+        if found is None:
+            found = wanted
+            for path in sorted((folder / "chunks").glob("*.parquet")):
+                self._check_digest(path, _read(path, pq.read_schema))
+            write_json(folder / RUN, wanted)
         differing = [f"{key}: there {short(there)}, now {short(now)}" for key, there, now in differences(found, wanted)]
         if differing:
             raise EvaluationError(
@@ -123,13 +133,14 @@ class Store:
         Raises:
             EvaluationError: it cannot be written.
         """
-        _replace(self.chunk_path(chunk), lambda path: pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path))
+        table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({_DIGEST: self.digest})
+        _replace(self.chunk_path(chunk), lambda path: pq.write_table(table, path))
 
     def read_chunk(self, chunk: int) -> list[dict[str, Any]]:
         """A finished chunk, without texts.
 
         Raises:
-            EvaluationError: its file is damaged.
+            EvaluationError: its file is damaged, or of another evaluation.
         """
         return self._table(chunk, NUMBER_COLUMNS).to_pylist()
 
@@ -154,10 +165,31 @@ class Store:
 
     def _table(self, chunk: int, columns: list[str]) -> pa.Table:
         path = self.chunk_path(chunk)
-        try:
-            return pq.read_table(path, columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise EvaluationError(f"{path} is damaged; delete it and run again ({one_line(error)})") from error
+        table = _read(path, lambda file: pq.read_table(file, columns=columns))
+        self._check_digest(path, table.schema)
+        return table.replace_schema_metadata(None)
+
+    def _check_digest(self, path: Path, schema: pa.Schema) -> None:
+        if (schema.metadata or {}).get(_DIGEST) != self.digest.encode():
+            raise EvaluationError(
+                f"{path} is of another evaluation; delete {path.parent} to begin anew, or choose another --out"
+            )
+
+
+def _digest(fingerprint: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint without what `differences` does not look at."""
+
+    def nameless(value: Any) -> Any:
+        return {k: nameless(v) for k, v in value.items() if k != "name"} if isinstance(value, dict) else value
+
+    return hashlib.sha256(json.dumps(nameless(fingerprint), sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise EvaluationError(f"{path} is damaged; delete it and run again ({one_line(error)})") from error
 
 
 def differences(

@@ -84,8 +84,9 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument(
         "results",
         nargs="+",
-        metavar="[LABEL=]RESULT.json",
-        help="result files of the evaluation; the label is what the model is called (default: as it was evaluated)",
+        metavar="[LABEL=]RESULT",
+        help="folders of evaluations, or the result.json in them; the label is what the model is called "
+        "(default: as it was evaluated)",
     )
     table.add_argument("--published", action="store_true", help="add the paper's numbers, marked as published")
     table.add_argument("--out", type=Path, default=Path("."), help="folder to write to (default: %(default)s)")

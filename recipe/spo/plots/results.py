@@ -71,10 +71,11 @@ class Cell:
 
 
 def read_named(argument: str) -> Cell:
-    """Read the result file that `result.json` or `LABEL=result.json` names.
+    """Read the result that `result.json`, its folder or `LABEL=result.json` names.
 
     Args:
-        argument: a file, with what its model is to be called; an `=` in the name of a file is no label's.
+        argument: a file or a folder with `result.json`, with what its model is to be called; an `=` in the name
+            of a file is no label's.
 
     Returns:
         Its cell.
@@ -94,7 +95,7 @@ def read_result(path: Path) -> Cell:
     """Read a result file.
 
     Args:
-        path: JSON file.
+        path: JSON file, or the folder of an evaluation.
 
     Returns:
         Its cell.
@@ -102,11 +103,13 @@ def read_result(path: Path) -> Cell:
     Raises:
         ResultError: the file is missing, is not JSON, lacks a field or holds an impossible one.
     """
+    if path.is_dir():
+        path = path / "result.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ResultError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} cannot be read: {error}") from None
     fields = _Fields(path, content)
     mean = fields.number("overall.mean_at_n.value")

@@ -3,13 +3,16 @@
 What of math-verify is used, and what not:
 
 * Only its LaTeX route (an ANTLR grammar). Its plain-expression route (`ExprExtractionConfig`) hands the
-  text to sympy's `parse_expr`, which is Python's `eval`.
+  text to sympy's `parse_expr`, which is Python's `eval`. In the LaTeX route sympy still evaluates number tokens
+  (`18`, `1E+5`) in that way, when it makes numbers of them, and texts of its own: its unit prefixes, and
+  numbers that mpmath wrote as roots. No other text of an answer gets there; `test_reward_eval` sees to it.
 * No search in text and no fallbacks (last number, string): the whole answer is parsed, or it is none.
 * Its unit removal is off: it takes single letters off (`5t` would be `5`). `normal_form` has its own.
 * Its time-outs are off: they are alarms on the wall clock, in a main thread; `worker` has one around all.
 * Decimals become fractions first: it would compare them rounded to six places, so that 1e-7 were 2e-7.
-* `2(3)` and `(2)(3)` it reads as a mixed number, 5, and `101_2` as 101: they get a multiplication sign, the
-  last is not asked. Nor are numbers too large to compute (`9^{9^9}`) and what nests 30 deep: no answer does.
+* `2(3)` and `(2)(3)` it reads as a mixed number, 5, `2\\binom{4}{2}` as 26 and `101_2` as 101: they get a
+  multiplication sign, the last is not asked. Nor are numbers too large to compute (`9^{9^9}`, `1E+99999`) and
+  what nests 30 deep: no answer does.
 * Its `i` is a letter, real or not by what stands around it; here it is the imaginary unit.
 """
 
@@ -37,7 +40,7 @@ _CONFIG = math_verify.LatexExtractionConfig(
 _DECIMAL = re.compile(r"(\d+)\.(\d+)", re.ASCII)
 _UNREADABLE = re.compile(r"\\text|--|\d_|\d \d|\\\$|\\%|\.\.\.", re.ASCII)
 # What only wastes a process: powers of powers of numbers (but `2^{2^{2}}`), huge exponents and factorials.
-_HUGE = re.compile(r"\d\^\{(?!\d\^\{[1-4]\}\})[-(]*\d+\^|\^\{-?\d{5,}|\d{4,}[)}]*!", re.ASCII)
+_HUGE = re.compile(r"\d\^\{(?!\d\^\{[1-4]\}\})[-(]*\d+\^|\^\{-?\d{5,}|\d{4,}[)}]*!|\d\.?[eE][-+]?\d{4}", re.ASCII)
 MAX_NESTING = 30
 
 
@@ -53,7 +56,8 @@ def parsed(text: str) -> Any:
     """Parses an expression in normal form; None if it cannot be read as a whole."""
     if not text or _UNREADABLE.search(text) or _HUGE.search(text) or _nesting(text) > MAX_NESTING:
         return None
-    text = re.sub(r"(?<=[\d)])(?=\()", r"\\cdot ", text)
+    text = re.sub(r"(?<=[\d)])(?=\(|\\binom)", r"\\cdot ", text)
+    text = re.sub(r"(\\binom\{[^{}]*\}\{[^{}]*\})(?=[\d(]|\\(?:binom|frac))", r"\1\\cdot ", text)
     text = _DECIMAL.sub(lambda match: rf"(\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}})", text)
     return _parsed(text)
 

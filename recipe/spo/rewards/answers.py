@@ -23,11 +23,17 @@ _ALL_TEXT = re.compile(r"\\text ?\{[^{}]*\}(?: ?\\text ?\{[^{}]*\}|[0-9 .,:()/-]
 _WORDS = re.compile(r"(?!(?:sin|cos|tan|sec|csc|cot|log|sqrt|inf))[A-Za-z][A-Za-z .'-]*")
 _WORD = re.compile(r"[A-Za-z]{3}|[A-Z]{2}")
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_NAME = r"[A-Za-z](?:_\{\w+\})?(?:\([a-zA-Z]\))?|[A-Z]{2,3}|\\[a-zA-Z]+|\\(?:angle|overline|text)[ {]*[A-Za-z ]+\}?"
-_ASSIGNED = re.compile(rf"({_NAME}) ?(?:=|\\in(?![a-zA-Z]))(.*)", re.DOTALL)
+_LETTER = r"(?:[A-Za-z]|\\[a-zA-Z]+)(?:_\{\w+\})?"
+_NAME = (
+    r"[A-Za-z](?:_\{\w+\})?(?:(?:\^\{-1\})?\([a-zA-Z](?:, ?[a-zA-Z])*\))?|[A-Z]{2,3}|\\[a-zA-Z]+"
+    r"|\\(?:angle|overline|text)[ {]*[A-Za-z ]+\}?|\|[A-Z]{2}\||\[[A-Z]{3,}\]"
+    rf"|\({_LETTER}(?:, ?{_LETTER})+\)"
+)
+_ASSIGNED = re.compile(rf"({_NAME}) ?(?:=|\\(?:in|equiv)(?![a-zA-Z]))(.*)", re.DOTALL)
 INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-zA-Z])")
 EQUALS = re.compile(r"(?<![<>:])(?<![^0-9)]!)=(?![<>])")  # `5!=120` is a factorial
 _ARITHMETIC = re.compile(r"(?!.*\.\.)(?:[-+*/^(){}0-9.! ]|\\(?:frac|sqrt|cdot|times|div|pi|%)(?![a-zA-Z]))+")
+_PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z]) ?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
@@ -128,8 +134,8 @@ def _both_signs(parts: list[str]) -> list[str]:
     r"""Writes each `a\pm b` as two, `a+b` and `a-b`."""
     found = []
     for part in parts:
-        if part.count(r"\pm") == 1 and r"\mp" not in part:
-            found += [re.sub(r"\\pm ?", sign, part).removeprefix("+") for sign in "+-"]
+        if len(_PLUS_MINUS.findall(part)) == 1 and r"\mp" not in part:
+            found += [_PLUS_MINUS.sub(sign, part).removeprefix("+") for sign in "+-"]
         else:
             found.append(part)
     return found

@@ -7,6 +7,7 @@ r"""When two answers, taken apart by `answers`, are the same.
 * Words are compared as words, whatever their case: `\text{(A)}` is `A`. Words within mathematics that
   are not a unit make it incomparable.
 * `x=5` is `5`, and not `y=5`; `x\in[1,2]` is `[1,2]`. Another equation is no number: `2x=10` is not `10`.
+  `(x,y)=(5,6)` is `(5,6)` and `(y,x)=(6,5)`, and not `(a,b)=(5,6)`: other names say something else.
   A chain counts by its last part, and must hold where it is plain arithmetic: `2+3=5` is `5`, `2=5` is not.
 * What is not worked out counts (`5!`, `2^{2^{2}}`), except an integral, a limit, a sum or a product with
   an index: finding its value was the question.
@@ -60,6 +61,11 @@ def _same_value(gold: Answer, predicted: Answer, algebra: Algebra) -> bool | Non
             predicted.whole
         )
     if gold.name and predicted.name and gold.name != predicted.name:
+        if gold.name[0] == predicted.name[0] == "(":
+            predicted = _renamed(predicted, gold.name)
+            return predicted is not None and _same_value(gold, predicted, algebra)
+        if gold.name[0] in "(|[" or predicted.name[0] in "(|[":
+            return False
         return (
             _by_algebra(gold.whole, predicted.whole, algebra) if "=" in gold.whole and "=" in predicted.whole else False
         )
@@ -91,6 +97,15 @@ def _same_value(gold: Answer, predicted: Answer, algebra: Algebra) -> bool | Non
     if gold.kind == predicted.kind == "one":
         return _same_expression(gold, predicted, algebra)
     return _asked(gold, predicted, algebra)  # an interval and an inequality, say
+
+
+def _renamed(answer: Answer, name: str) -> Answer | None:
+    """An answer such as `(y,x)=(6,5)` with its parts in the order of another name, None if the names are others."""
+    ours, theirs = ([part.strip() for part in each[1:-1].split(",")] for each in (answer.name, name))
+    if answer.kind != "group" or sorted(ours) != sorted(theirs) or len(answer.parts) != len(set(ours)):
+        return None
+    parts = tuple(answer.parts[ours.index(part)] for part in theirs)
+    return replace(answer, name=name, parts=parts, whole="")
 
 
 def _is_point(answer: Answer) -> bool:

@@ -31,7 +31,8 @@ def grade(response: str, truth: str, grader: str = "math-verify", pool: GraderPo
     """Grades a response.
 
     Args:
-        response: any text; none raises, and none takes more than a few seconds.
+        response: any text; none raises, and none takes more than 5 seconds once a grader process is there and
+            free for it (see `pool`).
         truth: the right answer in LaTeX, without box.
         grader: "math-verify", or "minerva" for parity with the reference (see `minerva`).
         pool: the grader processes; by default those that this process shares.

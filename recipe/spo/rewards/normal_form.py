@@ -65,6 +65,8 @@ _RULES = _rules(
     (rf"\\langle{_END}", "("),
     (rf"\\rangle{_END}", ")"),
     (rf"\\(?:lvert|rvert|vert){_END}", "|"),
+    (r"\{ ?([^{}\\]+?) ?\\choose(?![a-zA-Z]) ?([^{}\\]+?) ?\}", r"\\binom{\1}{\2}"),
+    (r"^ ?([^{}\\]+?) ?\\choose(?![a-zA-Z]) ?([^{}\\]+?) ?$", r"\\binom{\1}{\2}"),
     (rf"\\varnothing{_END}|\\{{ *\\}}", r"\\emptyset "),
     (r"\^ ?\{ ?\\(?:circ|degree) ?\}|\^ ?\\circ(?![a-zA-Z])|\\degree(?![a-zA-Z])", r"^\\circ "),
     # all faces of text are \text, and \text{x} of one letter is a letter
@@ -105,6 +107,7 @@ _RULES = _rules(
     (r"(?<=\}) (?=\d|[a-zA-Z])", ""),
 )
 _TRAILING = " .,;:"
+_LONE_BACKSLASH = re.compile(r"(?<!\\)\\\Z")  # of a spacing `\ ` at the end
 
 
 def normal_form(answer: str) -> str:
@@ -122,6 +125,7 @@ def normal_form(answer: str) -> str:
         if len(text) > 4 * MAX_ANSWER:  # no rule doubles; a guard against one that comes to
             return text[:MAX_ANSWER]
     text = text.strip().rstrip(_TRAILING).lstrip(" ,;")
+    text = _LONE_BACKSLASH.sub("", text).rstrip(_TRAILING)
     while len(text) > 1 and text[0] == "{" and _closes_last(text):
         text = text[1:-1].strip()
     return text

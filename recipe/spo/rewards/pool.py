@@ -6,6 +6,9 @@ module again, and with it torch and Ray. Two are started at most, the second onl
 or was killed: then there is a spare one while the next starts.
 An idle one takes about 65 MB. Without work nothing runs: there are no helper threads.
 
+A comparison takes 4.5 s on the clock at most. Waiting comes on top: for a free process, if more threads ask
+than there are processes, and for one to start (a second or two of computing), at first and after kills.
+
 The environment may set SPO_GRADERS (processes, 2) and SPO_GRADER_MEMORY_MB (each, 1024).
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import math
 import os
 import selectors
 import subprocess
@@ -24,15 +28,16 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import psutil
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
 #: Seconds in which a process must be there, on a machine that is busy with training.
 START_SECONDS = 120.0
-#: A process stops by itself when it has computed for its limit. Where it does not (it is in C code, or
-#: hardly gets to run), it is killed after so many times that limit and a moment.
-PATIENCE, MOMENT = 1.5, 0.5
+#: A process stops by itself when it has computed for its limit. Where it does not (it is in C code), it is
+#: killed when it has computed for a moment more; we look so often. On the clock it has so many times the limit.
+MOMENT, LOOK, PATIENCE = 0.5, 0.1, 3.0
 #: Processes that a task is tried on if they die. The last is a new one: all that were idle may have been killed.
 TRIES = 3
 MAX_REPLY = 4096
@@ -58,7 +63,7 @@ class Died(Exception):
 
 
 class TooSlow(Exception):
-    """A grader process did not answer in time."""
+    """A grader process did not answer in time; the message says how long it had."""
 
 
 class _Process:
@@ -75,6 +80,8 @@ class _Process:
             env={name: os.environ[name] for name in keep if name in os.environ}
             | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONHASHSEED": "0"},
         )
+        self._seconds = seconds
+        self._usage = psutil.Process(self._process.pid)
         self._ready = False
         self._rest = b""
         self._reads = selectors.DefaultSelector()
@@ -82,7 +89,6 @@ class _Process:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     def wait_ready(self) -> None:
@@ -94,24 +100,39 @@ class _Process:
     def ask(self, task: Task, seconds: float) -> tuple[str, bool]:
         """Has it do a task within so many seconds on the clock; raises Died or TooSlow.
 
+        It is too slow before that if it computes for longer than its own limit.
+
         Returns:
             What it says, and whether it ends now because it holds too much memory.
         """
+        computed = self._computed()
         request = {"grader": task.grader, "predicted": task.predicted, "gold": task.gold}
         try:
             self._process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             raise Died from error
-        reply = json.loads(self._line(seconds))
+        reply = json.loads(self._line(seconds, computed + self._seconds + MOMENT))
         return reply["said"], reply["last"]
 
-    def _line(self, seconds: float) -> bytes:
-        until = time.monotonic() + seconds
+    def _computed(self) -> float:
+        """Seconds of computing since it began."""
+        try:
+            used = self._usage.cpu_times()
+        except psutil.Error as error:
+            raise Died from error
+        return used.user + used.system
+
+    def _line(self, seconds: float, computing: float = math.inf) -> bytes:
+        """Reads a line, within so many seconds on the clock and before it has computed for so many in all."""
+        started, before = time.monotonic(), self._computed()
         while b"\n" not in self._rest:
-            left = until - time.monotonic()
-            if left <= 0 or not self._reads.select(left):
-                raise TooSlow
+            took = time.monotonic() - started
+            if not self._reads.select(max(0.0, min(seconds - took, LOOK))):
+                now = self._computed()
+                if took >= seconds or now >= computing:
+                    raise TooSlow(f"no answer in {took:.1f} s on the clock, {now - before:.1f} s of computing")
+                continue
             read = os.read(self._process.stdout.fileno(), MAX_REPLY)
             if not read or len(self._rest) > MAX_REPLY:
                 raise Died
@@ -140,8 +161,8 @@ class GraderPool:
 
     Args:
         size: processes at most; they start when there is work for them.
-        seconds: of computing for one task. On the clock it is 2.75 s for 1.5 over all tries, so that a
-            verdict within 5 s has slack on a busy machine; only a starved one changes a verdict.
+        seconds: of computing for one task. On the clock it has 4.5 s for 1.5, over all tries, so that a
+            busy machine changes no verdict; one that gives a process less than a third of a core may.
         megabytes: of address space for each process.
     """
 
@@ -165,21 +186,17 @@ class GraderPool:
         Raises:
             RuntimeError: no grader process starts here, whatever the task.
         """
-        left = PATIENCE * self.seconds + MOMENT
+        left = PATIENCE * self.seconds
         with self._slots:
             for number in range(1, TRIES + 1):
                 process = self._take(new=number == TRIES)
                 started = time.monotonic()
                 try:
                     said, last = process.ask(task, left)
-                except TooSlow:
+                except TooSlow as why:
                     self._drop(process)
                     self._start_another()
-                    log.warning(
-                        "a grader process did not stop after %s s of computing and was killed: %.80r",
-                        self.seconds,
-                        task,
-                    )
+                    log.warning("a grader process was killed: %s; its task: %.80r", why, task)
                     return "timeout"
                 except (Died, ValueError):
                     self._drop(process)

@@ -1,4 +1,7 @@
-r"""The unit or noun at the end of a quantity: `5\text{ cm}^{2}`, `90^\circ`, `7\text{ integers}`."""
+r"""The unit or noun at the end of a quantity: `5\text{ cm}^{2}`, `90^\circ`, `7\text{ integers}`.
+
+`\pmod{7}` or `\text{(mod 7)}` at the end is taken as a unit too: it says of what kind the number is.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,11 @@ _UNIT = re.compile(
     r"|(?P<degree>\^\\circ))(?:\^\{(?P<power>\d)\})?$",
     re.ASCII,
 )
+_MODULUS = re.compile(
+    r" ?(?:\\pmod ?(?:\{ ?(\w+) ?\}|(\w))|\\text ?\{ ?\(mod(?:ulo)? ?(\w+)\) ?\}"
+    r"|\((?:\\text ?\{ ?mod(?:ulo)? ?\}|(?:\\b?)?mod(?![a-zA-Z])) ?(\w+)\))$",
+    re.ASCII,
+)
 _PER = re.compile(r" per |/")
 
 
@@ -70,6 +78,9 @@ def without_unit(text: str) -> tuple[str, str]:
         The rest, and the unit in a common form (`cm2`, `mi/h`), of other words the last (`distinct
         integers` gives `integer`); "" if there is none.
     """
+    modulus = _MODULUS.search(text)
+    if modulus and modulus.start():
+        return text[: modulus.start()], f"mod {modulus[modulus.lastindex]}"
     match = _UNIT.search(text)
     if match is None or text.startswith(r"\text"):
         return text, ""

@@ -10,11 +10,12 @@ The rules that all graders share:
 * **Two answers**: the final statement is the last paragraph with a marked answer (paragraphs stand
   between blank lines). If it marks answers of different value, the response is `AMBIGUOUS`. Answers
   that are marked in earlier paragraphs are steps on the way and do not count.
-* A mark with nothing in it (`\\boxed{}`, a `####` line without a digit) marks no answer. An answer that
+* A mark with nothing in it (`\\boxed{}`, a `####` before a heading) marks no answer. An answer that
   is marked and cannot be read (a box that never closes or holds more than 1,000 characters; after `####`
   a number like `12,34`, two numbers, a sum, `18k`) is `NO_ANSWER` alone, and `AMBIGUOUS` beside another
   one in the final statement.
-* `TIMEOUT` is a comparison that took too long or too much memory, or whose processes died, three of them.
+* `TIMEOUT` is a comparison that took too long or too much memory, or whose processes died, three of them. A
+  comparison may compute for 1.5 s and take 4.5 s on the clock; see `pool` for what is not counted.
 * Only `CORRECT` earns 1; everything else earns 0. No verdict is negative (the authors take 2 points
   off for a second `####`).
 """

@@ -3,7 +3,7 @@
     python -m recipe.spo.rewards.worker MEGABYTES SECONDS
 
 It is not trusted with anything. It may allocate so many megabytes, write no file, and computes at most
-so many seconds at a task: of its own CPU time, so that only a starved machine changes a verdict. It imports
+so many seconds at a task: of its own CPU time, so that only a starving machine changes a verdict. It imports
 sympy and math-verify, not torch, verl or Ray, and what it says is JSON, so nothing that it sends can run
 in the trainer. It ends when its standard input does, which is also when the trainer is killed.
 """

@@ -29,7 +29,7 @@ from recipe.spo.chain import ChainRollout
 from recipe.spo.compat.llm_client import TreeClient
 from recipe.spo.compat.ray_actors import plain_class
 from recipe.spo.credit import chain_rule, tree_rule
-from recipe.spo.cutting import chain_partition, tree_stop
+from recipe.spo.cutting import cutting_rule
 from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
 from recipe.spo.parsing import settings_of
 from recipe.spo.recorder import Recorder, choose
@@ -68,11 +68,7 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         )
         self.recorder = Recorder(self.settings, self.tokenizer.decode) if self.settings.dump_dir else None
         # Once a worker: what it learns about tokens serves every prompt.
-        threshold, decode = self.settings.cut_threshold, self.tokenizer.decode
-        if self.settings.chain is not None:
-            self.cutting = chain_partition(self.settings.chain, threshold, decode)
-        else:
-            self.cutting = tree_stop(self.settings.tree_shape, threshold, decode)
+        self.cutting = cutting_rule(self.settings, self.tokenizer.decode)
 
     async def _run_agent_loop(
         self,
