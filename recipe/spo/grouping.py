@@ -20,11 +20,12 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from recipe.spo.packing import SortedRows
+from recipe.spo.packing import SortedRows, sort_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,34 @@ class Cost:
         """Cost of the same rows one by one, packed without loss under a token budget; padding is not counted."""
         visited = (lengths.astype(float) ** 2).sum() / (1 if self.dense else 2)
         return float(lengths.sum() + self.pair * visited + self.batch * np.ceil(lengths.sum() / budget))
+
+
+#: Time of attention under a dense mask over what its multiplications alone would take. Measured: torch 2.13, float32,
+#: one CPU thread, SmolLM2-135M's layers, 64 to 2,048 tokens, forward 1.17, forward and backward 1.26.
+DENSE_SLOWDOWN = 1.25
+#: The same of FlexAttention on a GPU: a guess, NOT MEASURED.
+SPARSE_SLOWDOWN = 2.5
+#: What a micro-batch costs as such, in tokens: on the CPU measured with the above, on a GPU a guess, NOT MEASURED.
+DENSE_BATCH, SPARSE_BATCH = 16.0, 512.0
+#: In `auto`, sharing has to promise to take at most this part of the rows' time.
+WORTHWHILE = 0.95
+
+
+def cost_of_model(hidden: int, inner: int, heads: int, key_heads: int, head_size: int, dense: bool) -> Cost:
+    """The cost of a model with these layers.
+
+    A token takes 2 * weights multiplications and additions in a layer's linear modules, a (query, key) pair
+    4 * heads * head size in its attention; with the weights of a Llama or Qwen layer, gated MLP included,
+    2 * hidden * head_size * (heads + key_heads) + 3 * hidden * inner.
+
+    Args:
+        hidden, inner: widths of the model and of its MLP.
+        heads, key_heads, head_size: of its attention.
+        dense: see `Cost`.
+    """
+    weights = 2 * hidden * head_size * (heads + key_heads) + 3 * hidden * inner
+    slowdown, batch = (DENSE_SLOWDOWN, DENSE_BATCH) if dense else (SPARSE_SLOWDOWN, SPARSE_BATCH)
+    return Cost(pair=slowdown * 4 * heads * head_size / (2 * weights), batch=batch, dense=dense)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +118,7 @@ def group_rows(rows: SortedRows, budget: int, cost: Cost, at_least: int = 1) -> 
         raise ValueError(f"a row has {lengths.max()} tokens, more than the {budget} that a micro-batch may have")
     if at_least > len(lengths):
         raise ValueError(f"{len(lengths)} rows cannot make {at_least} micro-batches")
-    # A node at depth d has d + 1 ancestors, itself among them.
-    nodes = _Intervals(lengths, shared)
-    ancestors = _Intervals(lengths * (lengths + 1) // 2, shared * (shared + 1) // 2)
+    nodes, ancestors = _Intervals(lengths, shared), _Intervals.of_ancestors(lengths, shared)
     count = len(lengths)
     best, cut = np.full(count + 1, np.inf), np.zeros(count + 1, dtype=np.int64)
     best[0] = 0.0
@@ -124,6 +151,11 @@ class _Intervals:
         self.whole = whole  # shape (R,), of each row
         self.fresh = np.concatenate([[0], np.cumsum(whole - shared)])  # shape (R + 1,)
 
+    @classmethod
+    def of_ancestors(cls, lengths: np.ndarray, shared: np.ndarray) -> _Intervals:
+        """(node, ancestor) pairs: a node at depth d has d + 1 ancestors, itself among them."""
+        return cls(lengths * (lengths + 1) // 2, shared * (shared + 1) // 2)
+
     def up_to(self, stop: int) -> np.ndarray:
         """Of the intervals start..stop-1, for each start below `stop`; shape (stop,)."""
         return self.whole[:stop] + self.fresh[stop] - self.fresh[1 : stop + 1]
@@ -131,6 +163,27 @@ class _Intervals:
     def of(self, start: int, stop: int) -> int:
         """Of one interval."""
         return int(self.whole[start] + self.fresh[stop] - self.fresh[start + 1])
+
+
+def keep_groups(rows: Sequence[np.ndarray], groups: Sequence[Sequence[int]], cost: Cost) -> Grouping:
+    """What given micro-batches cost, where it is not ours to choose which rows go together.
+
+    Args:
+        rows: token ids, one array a row.
+        groups: row numbers of each micro-batch.
+        cost: what to count.
+    """
+    parts = [sort_rows([rows[i] for i in group]) for group in groups]
+    sizes = np.array([part.distinct_tokens for part in parts])
+    pairs = np.array([_Intervals.of_ancestors(part.lengths, part.shared).of(0, len(part.lengths)) for part in parts])
+    return Grouping(
+        groups=tuple(map(tuple, groups)),
+        tokens=sum(map(len, rows)),
+        nodes=int(sizes.sum()),
+        distinct=sort_rows(rows).distinct_tokens,
+        cost=float(cost.of_trie(sizes, pairs).sum()),
+        rows_cost=sum(cost.of_rows(part.lengths, part.tokens) for part in parts),
+    )
 
 
 def _split(

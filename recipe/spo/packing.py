@@ -135,6 +135,25 @@ def common_prefix(one: np.ndarray, other: np.ndarray) -> int:
     return first if width and different[first] else width
 
 
+def sample_that_shares(rows: Sequence[np.ndarray], limit: int) -> list[int]:
+    """Neighbours in lexicographic order that share, none of them twice: enough to see whether sharing is right.
+
+    Args:
+        rows: token ids, one array a row.
+        limit: most tokens of the sample, unless the two rows that share most have more.
+
+    Returns:
+        Row numbers, at least two where there are two different rows.
+    """
+    found = sort_rows(rows)
+    new = np.flatnonzero(np.append(True, found.shared[1:] < found.lengths[1:]))
+    if len(new) == 1:
+        return [int(found.order[0])]
+    start = int(found.shared[new[1:]].argmax())
+    fit = int((found.lengths[new[start:]].cumsum() <= limit).sum())
+    return found.order[new[start : start + max(2, fit)]].tolist()
+
+
 def build_trie(rows: Sequence[np.ndarray]) -> Trie:
     """Lay rows out as a trie, in time proportional to their tokens.
 

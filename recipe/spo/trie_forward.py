@@ -89,6 +89,25 @@ def trie_inputs(trie: Trie, asked: np.ndarray, device: torch.device | str, spars
     )
 
 
+def row_inputs(token_ids: np.ndarray, offsets: np.ndarray, asked: np.ndarray, device: torch.device | str) -> TrieInputs:
+    """The same for rows that are packed one after the other and share nothing: positions start anew with each row.
+
+    There is no mask: a model without one tells packed rows apart by their positions.
+
+    Args:
+        token_ids: shape (T,), of all rows.
+        offsets: shape (R + 1,), where each row begins.
+        asked: shape (T,), true for each token whose log-prob is wanted; never a row's first.
+        device: where the model is.
+    """
+    tokens, place = np.flatnonzero(asked), np.arange(len(token_ids))
+    positions = place - np.repeat(offsets[:-1], np.diff(offsets))
+    each = np.arange(len(tokens))
+    arrays = (token_ids, positions, tokens - 1, each, token_ids[tokens], tokens - 1, each)
+    input_ids, position_ids, *rest = (torch.from_numpy(array).to(device) for array in arrays)
+    return TrieInputs(input_ids[None], position_ids[None], None, *rest, tokens=len(token_ids))
+
+
 def ancestor_mask(subtree_end: torch.Tensor) -> torch.Tensor:
     """True where query q may see key k, k <= q < subtree_end(k); shape (1, 1, N, N).
 

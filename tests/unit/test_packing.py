@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.spo.packing import build_trie, common_prefix, predictions, sort_rows
+from recipe.spo.packing import build_trie, common_prefix, predictions, sample_that_shares, sort_rows
 from tests.forests import forests, prefixes, tree_rows
 
 
@@ -83,6 +83,17 @@ def test_predictions_return_the_parents_distribution_to_every_row_that_asks(rows
 def test_a_first_token_is_predicted_by_nothing():
     with pytest.raises(ValueError, match="first token"):
         predictions(build_trie([np.array([1, 2])]), np.array([True, False]))
+
+
+@given(forests(), st.integers(0, 60))
+def test_a_sample_has_different_rows_that_share_where_any_do(rows, limit):
+    chosen = [tuple(rows[i].tolist()) for i in sample_that_shares(rows, limit)]
+    different = {tuple(row.tolist()) for row in rows}
+    assert len(set(chosen)) == len(chosen) >= min(2, len(different))
+    assert len(chosen) <= 2 or sum(map(len, chosen)) <= limit
+    if len(different) > 1:
+        longest = sort_rows([np.array(row) for row in different]).shared.max()
+        assert sort_rows([np.array(row) for row in chosen]).shared.max() == longest
 
 
 def test_rows_without_tokens_are_refused():
