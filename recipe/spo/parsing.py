@@ -23,6 +23,7 @@ TREE_PARTITIONS = ("fixed_length", "low_probability", "lines")
 CHAIN_PARTITIONS = ("low_probability", "fixed_length", "equal_parts", "lines", "sentences")
 NORMALIZATIONS = ("none", "batch", "micro_batch")
 MASK_SOURCES = ("rollout", "trainer")
+SHARE_PREFIXES = ("off", "auto", "on")
 
 
 def settings_of(config: DictConfig, response_length: int) -> SPOSettings:
@@ -78,6 +79,7 @@ def parse_settings(
         context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),
         expect=_parse_expect(read.raw("expect")),
         keep_best=_parse_keep_best(read),
+        share_prefixes=_parse_share_prefixes(read),
         as_published_code=read.boolean("as_published_code"),
         deterministic=read.boolean("deterministic"),
         dump_dir=read.path("dump_dir"),
@@ -100,6 +102,11 @@ def _check_together(read: Reader, settings: SPOSettings) -> None:
             f"algorithm.spo.replay.rows_per_step is {rows}: at least one row for each of optimizer_steps="
             f"{settings.optimizer_steps}"
         )
+    if settings.share_prefixes != "off" and settings.normalize == "micro_batch" and not settings.as_published_code:
+        raise read.wrong(
+            "share_prefixes",
+            "normalize=micro_batch whitens over rows that are computed together, which sharing chooses: set it to off",
+        )
     if not settings.as_published_code:
         return
     if settings.method == "ppo":
@@ -119,6 +126,12 @@ def _parse_keep_best(read: Reader) -> str | bool | None:
     if value is not True and not (isinstance(value, str) and value.startswith("val-")):
         raise read.wrong("keep_best", "true (validation accuracy), the name of a validation metric (val-...), or null")
     return value
+
+
+def _parse_share_prefixes(read: Reader) -> str:
+    if isinstance(read.raw("share_prefixes"), bool):  # what YAML reads an on or off without quotes as
+        return "on" if read.raw("share_prefixes") else "off"
+    return read.choice("share_prefixes", SHARE_PREFIXES)
 
 
 def _parse_expect(node: Any) -> ExpectSettings:

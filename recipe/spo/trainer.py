@@ -32,6 +32,7 @@ from recipe.spo.dump import Dump
 from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.queue import PATH_TAG, QUESTION_TAG, NoTrainableRows
 from recipe.spo.rollout.waiting import load_waiting_rows, save_waiting_rows
+from recipe.spo.sharing import sharing_metrics
 
 
 @register_trainer("spo_sync")
@@ -164,6 +165,7 @@ class SPOTrainer(PPOTrainerSync):
             batch = super()._update_actor(batch, metrics)
         for age, fraction in clip_fractions(metrics).items():
             metrics[f"spo/replay/clip_fraction_of_age_{age}"] = fraction
+        metrics.update(sharing_metrics(metrics))
         return batch
 
     def _mini_batch_rows(self, batch: KVBatchMeta) -> int:

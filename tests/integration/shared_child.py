@@ -23,8 +23,11 @@ from tests.integration.engine_child import batch, with_padding
 CUTS = [{"max_token_len_per_gpu": 130}, {"max_token_len_per_gpu": 1000}, {"micro_batch_size_per_gpu": 2}]
 
 
-def rows(vocabulary: int) -> list[dict]:
-    """Segments of two trees, of different masks; a row twice, and one that is the beginning of others."""
+def rows(vocabulary: int, share: bool = True) -> list[dict]:
+    """Segments of two trees, of different masks; a row twice, and one that is the beginning of others.
+
+    Without `share`, rows of the same lengths that have nothing in common.
+    """
     from recipe.spo.rollout.worker import row_fields
     from recipe.spo.rows import Row
 
@@ -42,7 +45,9 @@ def rows(vocabulary: int) -> list[dict]:
             made += [(prompt + segment, draw(7)) for _ in range(2)]
     made += [made[1], (made[0][0][:5], made[0][0][5:])]
     fields = []
-    for context, response in made:
+    for number, (context, response) in enumerate(made):
+        if not share:
+            context = [3 + number, *draw(len(context) - 1)]
         mask = (torch.rand(len(response), generator=random) < 0.6).int().tolist()
         mask[0] = 1
         log_probs = (-3 * torch.rand(len(response), generator=random)).tolist()
@@ -138,6 +143,22 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float
     return found
 
 
+def refusal(config: Any, data: TensorDict) -> str:
+    """What an engine says whose model does not attend by the mask."""
+    from recipe.spo import trie_forward
+    from recipe.spo.sharing import SharingError
+
+    right = trie_forward.ancestor_mask
+    trie_forward.ancestor_mask = lambda subtree_end: right(torch.full_like(subtree_end, len(subtree_end)))
+    try:
+        measure(build(config, "on"), data, CUTS[0])
+    except SharingError as error:
+        return str(error)
+    finally:
+        trie_forward.ancestor_mask = right
+    return ""
+
+
 def main(model: str, *overrides: str) -> None:
     import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
     from hydra import compose, initialize_config_module
@@ -159,7 +180,12 @@ def main(model: str, *overrides: str) -> None:
     made = rows(workers["off"].model_config.hf_config.vocab_size)
     data = batch(with_padding(made, total=24, eos=1))
     mine = tu.chunk_tensordict(data, ranks)[rank]
-    results = []
+    apart = batch(rows(workers["off"].model_config.hf_config.vocab_size, share=False))
+    apart = tu.chunk_tensordict(apart, ranks)[rank]
+    results = [{"refused": refusal(config, mine)}]
+    for mode in ("on", "auto"):
+        found, reference = (measure(workers[m], apart, CUTS[0]) for m in (mode, "off"))
+        results.append({"mode": mode, "apart": differences(found, reference), "metrics": found["metrics"]})
     for cut in CUTS:
         reference = measure(workers["off"], mine, cut)
         for mode in ("on", "auto"):
