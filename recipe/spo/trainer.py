@@ -86,6 +86,7 @@ class SPOTrainer(PPOTrainerSync):
             steps=self.spo.optimizer_steps,
             unit=self._rows_a_unit,
             seed=hash((int(self.config.actor_rollout_ref.actor.data_loader_seed), self.global_steps)),
+            kin=None if self.spo.share_prefixes == "off" else [_kinship(tag) for tag in batch.tags],
         )
         batch.reorder(order)
         metrics["spo/padding_rows"] = sum(bool(tag.get("is_padding")) for tag in batch.tags)
@@ -258,6 +259,11 @@ def _set(node: DictConfig, **values: Any) -> Iterator[None]:
         yield
     finally:
         node.update(configured)
+
+
+def _kinship(tag: dict[str, Any]) -> tuple[str, str]:
+    """Question and path of a row: rows that share a prefix are near each other in this order."""
+    return str(tag.get(QUESTION_TAG)), str(tag.get(PATH_TAG))
 
 
 def _is_rowless(batch: KVBatchMeta) -> bool:

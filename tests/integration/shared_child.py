@@ -182,7 +182,7 @@ def main(model: str, *overrides: str) -> None:
     mine = tu.chunk_tensordict(data, ranks)[rank]
     apart = batch(rows(workers["off"].model_config.hf_config.vocab_size, share=False))
     apart = tu.chunk_tensordict(apart, ranks)[rank]
-    results = [{"refused": refusal(config, mine)}]
+    results = []
     for mode in ("on", "auto"):
         found, reference = (measure(workers[m], apart, CUTS[0]) for m in (mode, "off"))
         results.append({"mode": mode, "apart": differences(found, reference), "metrics": found["metrics"]})
@@ -201,6 +201,7 @@ def main(model: str, *overrides: str) -> None:
                     "micro_batches": [found["micro_batches"], reference["micro_batches"]],
                 }
             )
+    results.append({"refused": refusal(config, mine)})
     if rank == 0:
         print("RESULT " + json.dumps(results), flush=True)
 

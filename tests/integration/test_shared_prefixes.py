@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,22 +16,19 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def qwen2(policy, tmp_path_factory):
-    """A Qwen2 with random weights, biases among them, and the policy's tokenizer."""
-    from transformers import AutoTokenizer
-
+def folder_of(tmp_path_factory):
+    """Of a model with random weights, and a tokenizer for verl to load."""
+    from recipe.spo.tiny_policy.tokenizer import build_tokenizer
     from tests.models import small_model
 
-    folder = tmp_path_factory.mktemp("qwen2")
-    tokenizer = AutoTokenizer.from_pretrained(policy)
-    small_model("qwen2", vocabulary=len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    def save(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        tokenizer = build_tokenizer(["A farmer has 12 apples and gives 5 away. 12 - 5 = 7"], 256)
+        small_model(kind, vocabulary=len(tokenizer)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
 
-
-@pytest.fixture(scope="module")
-def llama(policy):
-    return policy
+    return save
 
 
 def results_of(model, ranks: int, *overrides: str) -> list[dict]:
@@ -68,9 +66,9 @@ GPU_LIKE = [
         pytest.param("qwen2", 1, [], marks=pytest.mark.slow),
     ],
 )
-def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient(model, ranks, overrides, request):
+def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient(model, ranks, overrides, folder_of):
     """Two trees, a row twice, a prefix of others and padding; micro-batches of two limits and of two rows."""
-    refused, *results = results_of(request.getfixturevalue(model), ranks, *overrides)
+    *results, refused = results_of(folder_of(model), ranks, *overrides)
 
     # With a mask that hides nothing, the check stops the first pass.
     assert "share_prefixes=off" in refused["refused"]
