@@ -8,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout bench-shared-prefixes eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ check-experiments: $(STAMP)  ## two steps of each published experiment, small, o
 bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's own engine: MODEL=<folder>
 	@test -n "$(MODEL)" || { echo "usage: make bench-tree-rollout MODEL=<model folder>" >&2; exit 2; }
 	$(PY) -m benchmarks.tree_rollout --model "$(MODEL)"
+
+bench-shared-prefixes: $(STAMP)  ## update with shared prefixes against verl's rows: MODEL=<folder> [ARGS="--batches gsm8k"]
+	@test -n "$(MODEL)" || { echo "usage: make bench-shared-prefixes MODEL=<model folder>" >&2; exit 2; }
+	$(PY) -m benchmarks.shared_prefixes --model "$(MODEL)" $(ARGS)
 
 # DATA is what data_prep writes; EXTRA is passed on, see `python -m recipe.spo.evaluate run --help`.
 eval-gsm8k: DATA ?= data/gsm8k
