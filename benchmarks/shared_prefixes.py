@@ -155,9 +155,10 @@ def measure(model: str, name: str, side: str, arguments: argparse.Namespace) -> 
         torch.cuda.reset_peak_memory_stats()
     forward, forward_cpu, _ = run(rows, True)
     update, update_cpu, output = run(rows, False)
-    counts = {k: v for k, v in output["metrics"].items() if k.startswith("spo_share_")}
-    computed = sum(float(m.values[0]) for m in counts.get("spo_share_update_computed", []))
-    plain = sum(float(m.values[0]) for m in counts.get("spo_share_update_plain", []))
+    computed, plain = (
+        output["metrics"][name].aggregate() if name in output["metrics"] else 0.0
+        for name in ("spo_share_update_computed", "spo_share_update_plain")
+    )
     tokens = sum(len(row.prompt_ids) + len(row.response_ids) for row in rows)
     peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
