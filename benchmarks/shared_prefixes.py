@@ -66,8 +66,6 @@ def build(model: str, side: str, arguments: argparse.Namespace) -> Any:
     from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
     from verl.workers.utils.losses import ppo_loss
 
-    from recipe.spo.compat.shared_model import share_prefixes
-
     overrides = [
         f"actor_rollout_ref.model.path={model}",
         "+actor_rollout_ref.model.load_tokenizer=False",
@@ -78,7 +76,9 @@ def build(model: str, side: str, arguments: argparse.Namespace) -> Any:
         overrides.append(f"++actor_rollout_ref.model.override_config.attn_implementation={arguments.attention}")
     with initialize_config_module("recipe.spo.config", version_base=None):
         config = compose("spo_trainer", overrides=overrides)
-    if side != "off":  # off is verl's own engine, not ours
+    if side != "off":  # without it the engine is verl's own
+        from recipe.spo.compat.shared_model import share_prefixes
+
         share_prefixes(config, side)
     OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)

@@ -62,10 +62,11 @@ def build(config: Any, mode: str) -> Any:
     from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
     from verl.workers.utils.losses import ppo_loss
 
-    from recipe.spo.compat.shared_model import share_prefixes
-
     config = config.copy()
-    share_prefixes(config, mode)
+    if mode != "off":
+        from recipe.spo.compat.shared_model import share_prefixes
+
+        share_prefixes(config, mode)
     OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     worker = TrainingWorker(
@@ -176,7 +177,10 @@ def main(model: str, *overrides: str) -> None:
             ],
         )
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    # The first one before our engine is registered: it is verl's.
     workers = {mode: build(config, mode) for mode in ("off", "on", "auto")}
+    names = {mode: type(worker.engine).__name__ for mode, worker in workers.items()}
+    assert names == {"off": "FSDPEngineWithLMHead", "on": "SharedPrefixEngine", "auto": "SharedPrefixEngine"}, names
     made = rows(workers["off"].model_config.hf_config.vocab_size)
     data = batch(with_padding(made, total=24, eos=1))
     mine = tu.chunk_tensordict(data, ranks)[rank]

@@ -31,6 +31,26 @@ def folder_of(tmp_path_factory):
     return save
 
 
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_the_configuration_suits_every_process_of_verl(mode):
+    """Actor and reference instantiate it; vLLM's server makes verl's own class of the same node."""
+    import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
+    from hydra import compose, initialize_config_module
+    from hydra.utils import get_class
+    from omegaconf import OmegaConf
+    from verl.workers.config import HFModelConfig
+
+    from recipe.spo.compat.shared_model import share_prefixes
+
+    with initialize_config_module("recipe.spo.config", version_base=None):
+        config = compose("spo_trainer")
+    share_prefixes(config, mode)
+    node = OmegaConf.to_container(config.actor_rollout_ref.model, resolve=True)
+    theirs = get_class(node["_target_"])
+    assert issubclass(theirs, HFModelConfig) and theirs.share_prefixes == mode
+    assert OmegaConf.merge(OmegaConf.structured(HFModelConfig), node).path == node["path"]
+
+
 def results_of(model, ranks: int, *overrides: str) -> list[dict]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(

@@ -10,6 +10,7 @@ Needless when: verl hands an engine settings of one's own, and takes an engine b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from omegaconf import DictConfig, open_dict
 from verl.workers.config import HFModelConfig
@@ -17,11 +18,20 @@ from verl.workers.config import HFModelConfig
 import recipe.spo.compat.shared_engine  # noqa: F401  # registers itself
 
 
+# The word is in the class and not in a field: verl's vLLM server makes a plain `HFModelConfig` of the same node, which
+# would refuse a key that it does not know.
 @dataclass
 class SharedPrefixModelConfig(HFModelConfig):
-    """verl's model configuration, and `algorithm.spo.share_prefixes`."""
+    """verl's model configuration, with `algorithm.spo.share_prefixes=on`."""
 
-    share_prefixes: str = "off"
+    share_prefixes: ClassVar[str] = "on"
+
+
+@dataclass
+class AutoSharedPrefixModelConfig(HFModelConfig):
+    """The same with `auto`."""
+
+    share_prefixes: ClassVar[str] = "auto"
 
 
 def share_prefixes(config: DictConfig, mode: str) -> None:
@@ -31,7 +41,6 @@ def share_prefixes(config: DictConfig, mode: str) -> None:
         config: the whole configuration; changed in place.
         mode: `on` or `auto`.
     """
-    model = config.actor_rollout_ref.model
-    with open_dict(model):
-        model["_target_"] = f"{__name__}.{SharedPrefixModelConfig.__name__}"
-        model["share_prefixes"] = mode
+    classes = {each.share_prefixes: each for each in (SharedPrefixModelConfig, AutoSharedPrefixModelConfig)}
+    with open_dict(config.actor_rollout_ref.model):
+        config.actor_rollout_ref.model["_target_"] = f"{__name__}.{classes[mode].__name__}"
