@@ -8,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading bench-shared-prefixes eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -87,6 +87,10 @@ bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's o
 bench-grading: $(STAMP)  ## seconds to grade GSM8K and MATH, against math-verify alone: SOURCES="<gsm8k jsonl> <math jsonl>"
 	@test -n "$(SOURCES)" || { echo 'usage: make bench-grading SOURCES="<file of GSM8K> <file of MATH>"' >&2; exit 2; }
 	$(PY) -m benchmarks.grading --source $(SOURCES)
+
+bench-shared-prefixes: $(STAMP)  ## update with shared prefixes against verl's rows: MODEL=<folder> [ARGS="--batches gsm8k"]
+	@test -n "$(MODEL)" || { echo "usage: make bench-shared-prefixes MODEL=<model folder>" >&2; exit 2; }
+	$(PY) -m benchmarks.shared_prefixes --model "$(MODEL)" $(ARGS)
 
 # DATA is what data_prep writes; EXTRA is passed on, see `python -m recipe.spo.evaluate run --help`.
 eval-gsm8k: DATA ?= data/gsm8k

@@ -29,7 +29,13 @@ def arrival_order(arrived: Sequence[str], now: Sequence[str]) -> list[int]:
 
 
 def optimizer_step_order(
-    lengths: Sequence[int], is_padding: Sequence[bool], ranks: int, steps: int, seed: int, unit: int = 1
+    lengths: Sequence[int],
+    is_padding: Sequence[bool],
+    ranks: int,
+    steps: int,
+    seed: int,
+    unit: int = 1,
+    kin: Sequence[tuple[str, str]] | None = None,
 ) -> list[int]:
     """Order a padded batch so that contiguous cutting gives even optimiser steps and even ranks.
 
@@ -39,7 +45,8 @@ def optimizer_step_order(
     Row `i` of the result is trained by rank `i // (n / ranks)`, in that rank's step
     `(i % (n / ranks)) // (n / ranks / steps)`. Real rows are spread over the steps at random (their
     number differs by one at most), so that no step is dominated by one tree; within a step rows are
-    dealt to the ranks longest first, in snake order, so that ranks get about the same tokens.
+    dealt to the ranks longest first, in snake order, so that ranks get about the same tokens; or, with `kin`,
+    in the order of kinship, each rank its piece, so that rows which share a prefix meet on a rank.
 
     Args:
         lengths: tokens of each row, context included; n entries.
@@ -49,6 +56,7 @@ def optimizer_step_order(
         seed: seeds the assignment of rows to steps.
         unit: rows of a micro-batch, where its size is fixed; the batch was padded to a multiple of
             `ranks * steps * unit`.
+        kin: question and path of each row, near in order for rows that share a prefix; n entries.
 
     Returns:
         A permutation of `range(n)`.
@@ -66,6 +74,7 @@ def optimizer_step_order(
     real = [i for i in range(n) if not is_padding[i]]
     random.Random(seed).shuffle(real)
 
+    together = kin is not None and unit == 1
     rows_per_step, rows_per_rank = n // steps, n // ranks
     per_step = rows_per_step // ranks
     spare = iter(padding)
@@ -73,10 +82,15 @@ def optimizer_step_order(
     for step in range(steps):
         members = real[step::steps]
         members += [next(spare) for _ in range(rows_per_step - len(members))]
-        if unit == 1:  # micro-batches of a fixed number of rows are to be random ones
+        if together:
+            members.sort(key=lambda i: (is_padding[i], kin[i]))
+        elif unit == 1:  # micro-batches of a fixed number of rows are to be random ones
             members.sort(key=lambda i: (-lengths[i], i))
         for position, row in enumerate(members):
-            lap, offset = divmod(position, ranks)
-            rank = offset if lap % 2 == 0 else ranks - 1 - offset
+            if together:
+                rank, lap = divmod(position, per_step)
+            else:
+                lap, offset = divmod(position, ranks)
+                rank = offset if lap % 2 == 0 else ranks - 1 - offset
             order[rank * rows_per_rank + step * per_step + lap] = row
     return order

@@ -134,6 +134,10 @@ def run(config: DictConfig) -> None:
         config.actor_rollout_ref.actor.policy_loss.loss_mode = policy_loss_name(
             settings.normalize, settings.as_published_code
         )
+    if settings.share_prefixes != "off":
+        from recipe.spo.compat.shared_model import share_prefixes
+
+        share_prefixes(config, settings.share_prefixes)
     with open_dict(config):
         for name, value in variables_of_the_run().items():
             OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{name}", value)

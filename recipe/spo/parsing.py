@@ -30,6 +30,7 @@ TREE_PARTITIONS = ("fixed_length", "low_probability", "lines")
 CHAIN_PARTITIONS = ("low_probability", "fixed_length", "equal_parts", "lines", "sentences")
 NORMALIZATIONS = ("none", "batch", "micro_batch")
 MASK_SOURCES = ("rollout", "trainer")
+SHARE_PREFIXES = ("off", "auto", "on")
 
 
 def settings_of(config: DictConfig, response_length: int) -> SPOSettings:
@@ -85,6 +86,7 @@ def parse_settings(
         context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),
         expect_responses=_parse_expect(read),
         keep_best=_parse_keep_best(read),
+        share_prefixes=_parse_share_prefixes(read),
         as_published_code=read.boolean("as_published_code"),
         deterministic=read.boolean("deterministic"),
         dump_dir=read.path("dump_dir"),
@@ -107,6 +109,11 @@ def _check_together(read: Reader, settings: SPOSettings) -> None:
         raise SettingsError(
             f"algorithm.spo.replay.rows_per_step is {rows}: at least one row for each of optimizer_steps="
             f"{settings.optimizer_steps}"
+        )
+    if settings.share_prefixes != "off" and settings.normalize == "micro_batch" and not settings.as_published_code:
+        raise read.wrong(
+            "share_prefixes",
+            "normalize=micro_batch whitens over rows that are computed together, which sharing chooses: set it to off",
         )
     if not settings.as_published_code:
         return
@@ -145,6 +152,12 @@ def _parse_dump_sample(node: Any) -> DumpSampleSettings:
         questions=read.whole("questions"),
         max_mib=read.number("max_mib", least=1.0),
     )
+
+
+def _parse_share_prefixes(read: Reader) -> str:
+    if isinstance(read.raw("share_prefixes"), bool):  # what YAML reads an on or off without quotes as
+        return "on" if read.raw("share_prefixes") else "off"
+    return read.choice("share_prefixes", SHARE_PREFIXES)
 
 
 def _parse_shrinkage(read: Reader) -> float | None:

@@ -19,6 +19,7 @@ from recipe.spo.inputs import (
 )
 from recipe.spo.parsing import settings_of
 from recipe.spo.settings import SPOSettings
+from recipe.spo.sharing_checks import check_sharing
 from recipe.spo.value_checks import check_numbers, check_trained_policy
 
 #: verl's estimators of the KL divergence.
@@ -47,6 +48,7 @@ def check_settings(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     check_trained_policy(config, settings)
     check_queue_size(config, settings)
     check_keeping(config, settings)
+    check_sharing(config, settings)
     check_machines(config, settings, gpus)
     check_model(config, settings.context_schedule)
     return settings

@@ -140,6 +140,7 @@ class SPOSettings:
     context_schedule: ContextSchedule | None
     expect_responses: int | str | None
     keep_best: str | bool | None
+    share_prefixes: str
     as_published_code: bool
     deterministic: bool
     dump_dir: str | None

@@ -32,6 +32,7 @@ from recipe.spo.dump import ROWS, Dump
 from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.queue import PATH_TAG, QUESTION_TAG, NoTrainableRows
 from recipe.spo.rollout.waiting import load_waiting_rows, save_waiting_rows
+from recipe.spo.sharing import sharing_metrics
 
 
 @register_trainer("spo_sync")
@@ -85,6 +86,7 @@ class SPOTrainer(PPOTrainerSync):
             steps=self.spo.optimizer_steps,
             unit=self._rows_a_unit,
             seed=hash((int(self.config.actor_rollout_ref.actor.data_loader_seed), self.global_steps)),
+            kin=None if self.spo.share_prefixes == "off" else [_kinship(tag) for tag in batch.tags],
         )
         batch.reorder(order)
         metrics["spo/padding_rows"] = sum(bool(tag.get("is_padding")) for tag in batch.tags)
@@ -166,6 +168,7 @@ class SPOTrainer(PPOTrainerSync):
             batch = super()._update_actor(batch, metrics)
         for age, fraction in clip_fractions(metrics).items():
             metrics[f"spo/replay/clip_fraction_of_age_{age}"] = fraction
+        metrics.update(sharing_metrics(metrics))
         return batch
 
     def _mini_batch_rows(self, batch: KVBatchMeta) -> int:
@@ -259,6 +262,11 @@ def _set(node: DictConfig, **values: Any) -> Iterator[None]:
         yield
     finally:
         node.update(configured)
+
+
+def _kinship(tag: dict[str, Any]) -> tuple[str, str]:
+    """Question and path of a row: rows that share a prefix are near each other in this order."""
+    return str(tag.get(QUESTION_TAG)), str(tag.get(PATH_TAG))
 
 
 def _is_rowless(batch: KVBatchMeta) -> bool:

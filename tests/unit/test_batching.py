@@ -68,6 +68,26 @@ def test_ranks_get_about_the_same_tokens():
     assert abs(left - right) <= 20
 
 
+@given(batches(), st.integers(0, 5), st.integers(1, 6))
+def test_kin_meet_on_a_rank_and_steps_stay_as_they_were(batch, seed, questions):
+    lengths, is_padding, ranks, steps = batch
+    kin = [(str(i % questions), str(i)) for i in range(len(lengths))]
+    per_rank = len(lengths) // ranks
+    orders = [optimizer_step_order(lengths, is_padding, ranks, steps, seed, kin=k) for k in (None, kin)]
+
+    def steps_of(order: list[int]) -> list[list[list[int]]]:
+        size = per_rank // steps
+        return [
+            [order[r * per_rank + s * size : r * per_rank + (s + 1) * size] for r in range(ranks)] for s in range(steps)
+        ]
+
+    for apart, together in zip(*map(steps_of, orders), strict=True):
+        assert sorted(sum(apart, [])) == sorted(sum(together, []))
+        real = [[row for row in share if not is_padding[row]] for share in together]
+        # One rank goes on where the one before it stopped, so a question is cut between neighbours only.
+        assert [kin[row] for share in real for row in share] == sorted(kin[row] for share in real for row in share)
+
+
 def test_the_seed_decides_and_nothing_else():
     batch = ([5] * 40, [False] * 40, 1, 4)
     assert optimizer_step_order(*batch, seed=1) == optimizer_step_order(*batch, seed=1)

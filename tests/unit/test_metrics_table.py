@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 WORKER = {"prompt_tokens": 10, "cached_tokens": 4, "rollout_seconds": 1.0}
 RECORDER = {"dumped": 1, "dump_not_sampled": 0, "dump_over_limit": 0, "dump_seconds": 0.1}
 #: Where metrics are named that no rollout's counts hold.
-EMITTERS = ("trainer.py", "rollout/queue.py")
+EMITTERS = ("trainer.py", "rollout/queue.py", "sharing.py")
 
 
 def of_a_tree() -> dict:

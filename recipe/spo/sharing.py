@@ -1,0 +1,137 @@
+"""`algorithm.spo.share_prefixes`: when prefixes are shared in training, whether both ways agree, what came of it.
+
+Pure: neither verl, vLLM nor Ray is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from recipe.spo.grouping import WORTHWHILE
+
+OFF, AUTO, ON = MODES = ("off", "auto", "on")
+
+#: What the engine counts, as sums over micro-batches: tokens of rows, tokens that were computed for them, distinct ones
+#: of an optimiser step, tokens of rows that were computed one by one; of updates, and of log-prob passes before them.
+COUNTS = ("update_tokens", "update_computed", "update_distinct", "update_plain", "log_prob_tokens", "log_prob_computed")
+#: Largest difference of log-probs that the check has found.
+DIFFERENCE = "check_difference"
+#: How the engine's counts are called in verl's metrics of an update.
+PREFIX = "actor/spo_share_"
+
+#: In float32 the same numbers are added up in another order, and that is all.
+FLOAT32_TOLERANCE = 1e-3
+#: In half precision each log-prob is off by some hundredths in either way, and a wrong mask moves the mean by tenths:
+#: SmolLM2-135M in bfloat16, 0.017 (0.038 between bfloat16 and float32), with a causal mask in the place of ours 0.80.
+HALF_TOLERANCE_OF_MEAN = 0.05
+
+
+class SharingError(RuntimeError):
+    """The two ways to compute a row do not agree, or a model that cannot share."""
+
+
+def worthwhile(mode: str, cost: float, rows_cost: float) -> bool:
+    """Whether to compute tries.
+
+    Args:
+        mode: `auto` or `on`.
+        cost: of the tries, see `recipe.spo.grouping`.
+        rows_cost: of the rows one by one.
+    """
+    return mode == ON or cost < WORTHWHILE * rows_cost
+
+
+def differences(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:
+    """Largest and mean distance of log-probs of the same tokens; both tensors of shape (tokens,)."""
+    distance = (ours.float() - theirs.float()).abs()
+    return distance.max().item(), distance.mean().item()
+
+
+def check_agreement(largest: float, mean: float, dtype: torch.dtype) -> None:
+    """Refuse to go on if rows and their trie disagree.
+
+    Args:
+        largest, mean: `differences` of their log-probs, the greatest of all ranks.
+        dtype: that the model computes in.
+
+    Raises:
+        SharingError: they disagree by more than rounding.
+    """
+    single = dtype == torch.float32
+    # Not "greater than": a NaN is no agreement either.
+    if not (largest <= FLOAT32_TOLERANCE if single else mean <= HALF_TOLERANCE_OF_MEAN):
+        raise SharingError(
+            f"algorithm.spo.share_prefixes: log-probs of rows that share their prefixes differ from those of the same "
+            f"rows one by one, by {largest:.2g} at most and {mean:.2g} on average (computed in {dtype}): this model "
+            "does not attend by the mask that it is given. Set algorithm.spo.share_prefixes=off"
+        )
+
+
+def check_model(config: Any, on_gpu: bool) -> None:
+    """Refuse models whose rows cannot share a prefix.
+
+    Args:
+        config: of the model, Hugging Face's.
+        on_gpu: whether FlexAttention takes the mask, or SDPA.
+
+    Raises:
+        SharingError: it has other layers than full attention, dropout, or an attention that takes no mask.
+    """
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    attention = config._attn_implementation
+    what = None
+    if layers or window:
+        what = f"it has layers that do not see the whole context ({', '.join(sorted(layers)) or 'a sliding window'})"
+    elif getattr(config, "attention_dropout", 0.0):
+        what = f"it has dropout in attention ({config.attention_dropout}), which rows that share would share too"
+    elif not on_gpu and attention != "sdpa":
+        what = f"its attention is {attention!r}, and without a GPU only 'sdpa' takes the mask"
+    if what:
+        raise SharingError(f"algorithm.spo.share_prefixes does not work for this model: {what}. Set it to off")
+
+
+class Tally:
+    """What the log-prob passes of a process have computed since its last update."""
+
+    def __init__(self) -> None:
+        self.tokens = self.computed = 0
+        self.difference = 0.0
+
+    def add(self, tokens: int, computed: int) -> None:
+        """Count a micro-batch."""
+        self.tokens, self.computed = self.tokens + tokens, self.computed + computed
+
+    def take(self) -> tuple[int, int]:
+        """Tokens of rows, and tokens that were computed for them; starts anew."""
+        taken, self.tokens, self.computed = (self.tokens, self.computed), 0, 0
+        return taken
+
+
+def sharing_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Take the engine's counts out of a step's metrics.
+
+    Args:
+        metrics: of a step; the counts are removed.
+
+    Returns:
+        What docs/metrics.md lists under `spo/shared_prefixes/`; empty without sharing.
+    """
+    found = {name: metrics.pop(PREFIX + name) for name in (*COUNTS, DIFFERENCE) if PREFIX + name in metrics}
+    if not found:
+        return {}
+    return {
+        "spo/shared_prefixes/update_ratio": _ratio(found, "update_tokens", "update_computed"),
+        "spo/shared_prefixes/possible_ratio": _ratio(found, "update_tokens", "update_distinct"),
+        "spo/shared_prefixes/log_prob_ratio": _ratio(found, "log_prob_tokens", "log_prob_computed"),
+        "spo/shared_prefixes/fallback_share": _ratio(found, "update_plain", "update_tokens"),
+        "spo/shared_prefixes/check_difference": float(found[DIFFERENCE]),
+    }
+
+
+def _ratio(found: Mapping[str, float], over: str, under: str) -> float:
+    # Nothing was computed: nothing was computed twice.
+    return float(found[over] / found[under]) if found[under] else 1.0

@@ -1,0 +1,214 @@
+"""Runs under torchrun, with a model's folder and overrides: rows and their trie through verl's real FSDP2 engine.
+
+In one process, one engine a setting of `share_prefixes`, each with the same weights and batch, cut up in several ways.
+Prints, on rank 0, a JSON list: what was run, the largest difference from verl's own path (relative, in norm) of
+log-probs, entropies, loss and each parameter's gradient, and the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from tensordict import NonTensorData, TensorDict
+
+from tests.integration.engine_child import batch, with_padding
+
+#: Token limits of micro-batches, or numbers of rows where they are fixed.
+CUTS = [{"max_token_len_per_gpu": 130}, {"max_token_len_per_gpu": 1000}, {"micro_batch_size_per_gpu": 2}]
+
+
+def rows(vocabulary: int, share: bool = True) -> list[dict]:
+    """Segments of two trees, of different masks; a row twice, and one that is the beginning of others.
+
+    Without `share`, rows of the same lengths that have nothing in common.
+    """
+    from recipe.spo.rollout.worker import row_fields
+    from recipe.spo.rows import Row
+
+    random = torch.Generator().manual_seed(0)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(3, vocabulary, (count,), generator=random).tolist()
+
+    made = []
+    for _ in range(2):
+        prompt = draw(12)
+        first = [draw(9) for _ in range(3)]
+        for segment in first:
+            made.append((prompt, segment))
+            made += [(prompt + segment, draw(7)) for _ in range(2)]
+    made += [made[1], (made[0][0][:5], made[0][0][5:])]
+    fields = []
+    for number, (context, response) in enumerate(made):
+        if not share:
+            context = [3 + number, *draw(len(context) - 1)]
+        mask = (torch.rand(len(response), generator=random) < 0.6).int().tolist()
+        mask[0] = 1
+        log_probs = (-3 * torch.rand(len(response), generator=random)).tolist()
+        advantage = float(torch.randn((), generator=random))
+        fields.append(row_fields(Row((0,), context, response, mask, [advantage * m for m in mask], log_probs, 0.5)))
+    return fields
+
+
+def build(config: Any, mode: str) -> Any:
+    """An actor of verl with one setting of `share_prefixes`."""
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
+    from verl.workers.utils.losses import ppo_loss
+
+    config = config.copy()
+    if mode != "off":
+        from recipe.spo.compat.shared_model import share_prefixes
+
+        share_prefixes(config, mode)
+    OmegaConf.resolve(config)
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    worker = TrainingWorker(
+        TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=omega_conf_to_dataclass(config.actor_rollout_ref.model),
+            engine_config=actor.engine,
+            optimizer_config=actor.optim,
+            checkpoint_config=actor.checkpoint,
+        )
+    )
+    worker.reset()
+    worker.set_loss_fn(partial(ppo_loss, config=actor))
+    return worker
+
+
+def measure(worker: Any, data: TensorDict, cut: dict[str, int]) -> dict[str, Any]:
+    """Log-prob pass, gradients, and an update with a learning rate of zero."""
+    from verl.utils import tensordict_utils as tu
+
+    def prepared() -> TensorDict:
+        mine = data.copy()
+        tu.assign_non_tensor(
+            mine,
+            global_batch_size=len(data) * torch.distributed.get_world_size(),
+            temperature=0.6,
+            use_dynamic_bsz="max_token_len_per_gpu" in cut,
+            global_token_num=NonTensorData([1]),
+            calculate_entropy=True,
+            **cut,
+        )
+        return mine
+
+    inferred = prepared()
+    tu.assign_non_tensor(inferred, compute_loss=False)
+    output = worker.infer_batch(inferred)
+    found = {name: output[name].values() for name in ("log_probs", "entropy")}
+    responses = data["response_mask"].offsets().diff()
+    ends = data["input_ids"].offsets()[1:]
+    places = torch.cat([torch.arange(e - n - 1, e - 1) for e, n in zip(ends, responses, strict=True)])
+    found = {name: values[places] for name, values in found.items()}
+
+    engine = worker.engine
+    with engine.train_mode(disable_auto_offload=True, zero_grad_on_exit=False):
+        engine.optimizer_zero_grad()
+        given = prepared()
+        tu.assign_non_tensor(given, use_remove_padding=worker.model_config.use_remove_padding, use_fused_kernels=False)
+        losses = engine.forward_backward_batch(given, worker.loss_fn)["loss"]
+        for name, parameter in engine.module.named_parameters():
+            if parameter.grad is not None:
+                grad = parameter.grad
+                found[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).detach().clone()
+        engine.optimizer_zero_grad()
+    metrics = tu.get(worker.train_batch(prepared()), "metrics")
+    found["loss"] = torch.tensor([metrics["loss"]])
+    found["grad_norm"] = torch.tensor([metrics["grad_norm"]])
+    found["metrics"] = {
+        name: sum(v for part in value for v in part.values) if "check" not in name else value[0].values[0]
+        for name, value in metrics.items()
+        if name.startswith("spo_share_")
+    }
+    found["micro_batches"] = len(losses)
+    return found
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """Norm of the difference over the norm; of gradients, at least a hundred-thousandth of that of all."""
+    gradients = [name for name in theirs if "weight" in name or "bias" in name]
+    total = torch.stack([theirs[name].norm() for name in gradients]).norm()
+    found = {}
+    for name, value in theirs.items():
+        if isinstance(value, torch.Tensor):
+            floor = 1e-2 * total if name in gradients else 0.0
+            found[name] = float((ours[name] - value).norm() / max(value.norm(), floor))
+    return found
+
+
+def refusal(config: Any, data: TensorDict) -> str:
+    """What an engine says whose model does not attend by the mask."""
+    from recipe.spo import trie_forward
+    from recipe.spo.sharing import SharingError
+
+    right = trie_forward.ancestor_mask
+    trie_forward.ancestor_mask = lambda subtree_end: right(torch.full_like(subtree_end, len(subtree_end)))
+    try:
+        measure(build(config, "on"), data, CUTS[0])
+    except SharingError as error:
+        return str(error)
+    finally:
+        trie_forward.ancestor_mask = right
+    return ""
+
+
+def main(model: str, *overrides: str) -> None:
+    import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
+    from hydra import compose, initialize_config_module
+    from verl.utils import tensordict_utils as tu
+
+    with initialize_config_module("recipe.spo.config", version_base=None):
+        config = compose(
+            "spo_trainer",
+            overrides=[
+                f"actor_rollout_ref.model.path={model}",
+                "actor_rollout_ref.actor.optim.lr=0.0",
+                "actor_rollout_ref.actor.entropy_coeff=0.01",
+                f"trainer.n_gpus_per_node={os.environ['WORLD_SIZE']}",
+                *overrides,
+            ],
+        )
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    # The first one before our engine is registered: it is verl's.
+    workers = {mode: build(config, mode) for mode in ("off", "on", "auto")}
+    names = {mode: type(worker.engine).__name__ for mode, worker in workers.items()}
+    assert names == {"off": "FSDPEngineWithLMHead", "on": "SharedPrefixEngine", "auto": "SharedPrefixEngine"}, names
+    made = rows(workers["off"].model_config.hf_config.vocab_size)
+    data = batch(with_padding(made, total=24, eos=1))
+    mine = tu.chunk_tensordict(data, ranks)[rank]
+    apart = batch(rows(workers["off"].model_config.hf_config.vocab_size, share=False))
+    apart = tu.chunk_tensordict(apart, ranks)[rank]
+    results = []
+    for mode in ("on", "auto"):
+        found, reference = (measure(workers[m], apart, CUTS[0]) for m in (mode, "off"))
+        results.append({"mode": mode, "apart": differences(found, reference), "metrics": found["metrics"]})
+    for cut in CUTS:
+        reference = measure(workers["off"], mine, cut)
+        for mode in ("on", "auto"):
+            found = measure(workers[mode], mine, cut)
+            results.append(
+                {
+                    "mode": mode,
+                    **cut,
+                    "differences": differences(found, reference),
+                    "loss": float(reference["loss"]),
+                    "metrics": found["metrics"],
+                    "verls_metrics": reference["metrics"],
+                    "micro_batches": [found["micro_batches"], reference["micro_batches"]],
+                }
+            )
+    results.append({"refused": refusal(config, mine)})
+    if rank == 0:
+        print("RESULT " + json.dumps(results), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

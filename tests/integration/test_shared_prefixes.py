@@ -1,0 +1,114 @@
+"""verl's real FSDP2 engine with shared prefixes computed once, against verl's own path on the same rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Of a model with random weights, and a tokenizer for verl to load."""
+    from recipe.spo.tiny_policy.tokenizer import build_tokenizer
+    from tests.models import small_model
+
+    def save(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        tokenizer = build_tokenizer(["A farmer has 12 apples and gives 5 away. 12 - 5 = 7"], 256)
+        small_model(kind, vocabulary=len(tokenizer)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_the_configuration_suits_every_process_of_verl(mode):
+    """Actor and reference instantiate it; vLLM's server makes verl's own class of the same node."""
+    import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
+    from hydra import compose, initialize_config_module
+    from hydra.utils import get_class
+    from omegaconf import OmegaConf
+    from verl.workers.config import HFModelConfig
+
+    from recipe.spo.compat.shared_model import share_prefixes
+
+    with initialize_config_module("recipe.spo.config", version_base=None):
+        config = compose("spo_trainer")
+    share_prefixes(config, mode)
+    node = OmegaConf.to_container(config.actor_rollout_ref.model, resolve=True)
+    theirs = get_class(node["_target_"])
+    assert issubclass(theirs, HFModelConfig) and theirs.share_prefixes == mode
+    assert OmegaConf.merge(OmegaConf.structured(HFModelConfig), node).path == node["path"]
+
+
+def results_of(model, ranks: int, *overrides: str) -> list[dict]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    done = subprocess.run(
+        [*command, "-m", "tests.integration.shared_child", str(model), *overrides],
+        cwd=REPOSITORY,
+        env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert done.returncode == 0 and lines, done.stderr[-3000:]
+    return json.loads(lines[0].removeprefix("RESULT "))
+
+
+def assert_equal(differences: dict[str, float]) -> None:
+    assert {"log_probs", "entropy", "loss", "grad_norm"} < set(differences) and len(differences) > 20
+    assert max(differences.values()) <= 1e-5, sorted(differences.items(), key=lambda item: -item[1])[:3]
+
+
+GPU_LIKE = [
+    "actor_rollout_ref.model.enable_gradient_checkpointing=true",
+    "actor_rollout_ref.model.use_remove_padding=true",
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "ranks", "overrides"),
+    [
+        ("llama", 1, []),
+        ("qwen2", 2, GPU_LIKE),
+        pytest.param("llama", 2, GPU_LIKE, marks=pytest.mark.slow),
+        pytest.param("qwen2", 1, [], marks=pytest.mark.slow),
+    ],
+)
+def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient(model, ranks, overrides, folder_of):
+    """Two trees, a row twice, a prefix of others and padding; micro-batches of two limits and of two rows."""
+    *results, refused = results_of(folder_of(model), ranks, *overrides)
+
+    # With a mask that hides nothing, the check stops the first pass.
+    assert "share_prefixes=off" in refused["refused"]
+
+    shared = [result for result in results if "differences" in result]
+    assert len(shared) == 6
+    for result in shared:
+        assert abs(result["loss"]) > 1e-3  # there is something to agree on
+        assert_equal(result["differences"])
+        counts = result["metrics"]
+        assert counts["spo_share_update_computed"] < counts["spo_share_update_tokens"]
+        assert counts["spo_share_update_plain"] == 0
+        assert 0 < counts["spo_share_check_difference"] < 1e-3
+        assert not result["verls_metrics"]  # without sharing nothing is counted, and verl's engine computes
+    limited = {r["max_token_len_per_gpu"]: r["micro_batches"][0] for r in shared if "max_token_len_per_gpu" in r}
+    assert limited[130] >= limited[1000]
+
+    # Rows that share nothing: `auto` computes them one by one and says so.
+    for result in results:
+        if "apart" in result:
+            assert_equal(result["apart"])
+            plain = result["metrics"]["spo_share_update_plain"]
+            assert plain == (result["metrics"]["spo_share_update_tokens"] if result["mode"] == "auto" else 0)
