@@ -44,13 +44,13 @@ $(need_python)
 @PYTHON="$(PY)" bash examples/run_$(call script_of,$(2)).sh $(ARGS)
 endef
 
-# For the tests of the viewer's page alone, which are skipped without it: no part of what a demo needs.
+# For the slow tests of the viewer's page alone, which are skipped without it: no part of what a demo needs.
 BROWSER := $(VENV)/.spo-browser
 $(BROWSER): $(STAMP)
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[browser]' -c scripts/constraints_cpu.txt && touch $@ \
 		|| echo "no headless browser could be installed: the tests of the viewer's page will be skipped" >&2
 
-test: $(STAMP) $(BROWSER)  ## all tests but the slow ones, under 15 minutes on two cores
+test: $(STAMP)  ## all tests but the slow ones, under 15 minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP) $(BROWSER)  ## every test

@@ -15,7 +15,7 @@ from tests.browser import NoBrowser, browser
 from tests.dumped import chain, recorded, tree
 from tests.unit.test_view_page import HOSTILE, hostile_decode
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 #: Every node's line clicked in turn, and what the page then says of it.
 ALL_NODES = """(() => {
   const shown = {};
