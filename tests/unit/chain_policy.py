@@ -45,8 +45,6 @@ class ChainClient(Policy):
 class ChainGradient:
     """Logits are a table, a row a last token: d log p(b | a) / d logit(a, c) = [b = c] - p(c | a)."""
 
-    fingerprint = {"table": True}
-
     def gradients(
         self, prompt_ids: Sequence[int], samples: Sequence[Sample], weights: Sequence[Sequence[Sequence[float]]]
     ) -> np.ndarray:

@@ -5,9 +5,9 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -42,11 +42,6 @@ class BenchClient(LLMClient, Protocol):
 
 class GradientModel(Protocol):
     """The policy, differentiable."""
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What another run must share to give the same gradients."""
-        ...
 
     def gradients(
         self, prompt_ids: Sequence[int], samples: Sequence[Sample], weights: Sequence[Sequence[Sequence[float]]]

@@ -19,6 +19,8 @@ from recipe.spo.evaluation.sampling import Engine
 
 #: Turns of the event loop without a new request after which nothing more can be asked for.
 QUIET_TURNS = 50
+#: Requests of a call: enough to hide that its last ones run alone, few enough to see it go on.
+CALL = 4096
 
 
 @dataclass(slots=True)
@@ -99,7 +101,9 @@ class VllmClient:
                 seen = len(self._queue)
             batch, self._queue = self._queue, []
             try:
-                found = self._sample([(ids, params) for ids, params, _ in batch])
+                found = []
+                for begin in range(0, len(batch), CALL):
+                    found += self._sample([(ids, params) for ids, params, _ in batch[begin : begin + CALL]])
             except Exception as error:
                 for _, _, answer in batch:
                     answer.set_exception(error)

@@ -33,6 +33,7 @@ from recipe.spo.dump import Dump
 from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
 from recipe.spo.parsing import settings_of
 from recipe.spo.rollout.chain import grow_chain
+from recipe.spo.rollout.ending import eos_token_ids
 from recipe.spo.rollout.queue import CONTENT_TAG, COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
 from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
@@ -269,22 +270,6 @@ def row_fields(row: Row) -> dict[str, Any]:
         "num_turns": 2,
         "multi_modal_inputs": {},
     }
-
-
-def eos_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
-    """Every token id at which the engine ends a response.
-
-    Raises:
-        ValueError: neither the tokenizer nor the generation configuration names one.
-    """
-    found: set[int] = set()
-    for source in (tokenizer, generation_config):
-        ids = getattr(source, "eos_token_id", None)
-        if ids is not None:
-            found.update(ids if isinstance(ids, list | tuple) else [ids])
-    if not found:
-        raise ValueError("neither the tokenizer nor generation_config.json names an EOS token")
-    return frozenset(int(i) for i in found)
 
 
 class SPOAgentLoopManager(AgentLoopManagerTQ):
