@@ -122,14 +122,15 @@ def chain_methods(
 
 
 def tree_methods(
-    family: str, shapes: Sequence[Sequence[int]], largest: TreeSettings, gradient_shape: Sequence[int]
+    kind: str, shapes: Sequence[Sequence[int]], largest: TreeSettings, gradient_shape: Sequence[int]
 ) -> list[Method]:
-    """SPO-tree with the mean rule, in several sizes."""
+    """SPO-tree with the mean rule, in several sizes; the largest one is sampled."""
+    family = f"{kind} {family_name(shapes)}"
     plan = Plan(family, largest)
     mean = tree_credit(TREE_RULES["mean"], "difference")
     return [
         Method(
-            f"{family}, {shape_name(shape)}", family, plan, keep_children(shape), mean, list(shape) == [*gradient_shape]
+            f"{kind} {shape_name(shape)}", family, plan, keep_children(shape), mean, list(shape) == [*gradient_shape]
         )
         for shape in shapes
     ]
@@ -162,3 +163,9 @@ def other_rules(methods: Sequence[Method], strength: float) -> list[Method]:
 def shape_name(shape: Sequence[int]) -> str:
     """(6, 6, 6) -> 6-6-6."""
     return "-".join(map(str, shape))
+
+
+def family_name(shapes: Sequence[Sequence[int]]) -> str:
+    """n-2-2 for 8-2-2 and 16-2-2."""
+    levels = [{shape[depth] for shape in shapes} for depth in range(len(shapes[0]))]
+    return "-".join("n" if len(found) > 1 else str(*found) for found in levels)

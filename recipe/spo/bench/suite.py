@@ -73,12 +73,12 @@ class Suite:
         ]
         for number, text in enumerate(self.trees):
             shapes, length = parse_tree("--trees", text, responses)
-            found = tree_methods(_family("tree", shapes), shapes, TreeSettings(shapes[-1], length), shapes[0])
+            found = tree_methods("tree", shapes, TreeSettings(shapes[-1], length), shapes[0])
             methods += [*found, *(other_rules(found, self.shrinkage) if number == 0 else [])]
         for text in self.cut_trees:
             shapes, length = parse_tree("--cut-trees", text, responses)
             largest = TreeSettings(shapes[-1], length, "low_probability", self.cut_interval)
-            methods += tree_methods(_family("cut-point tree", shapes), shapes, largest, shapes[0])
+            methods += tree_methods("cut-point tree", shapes, largest, shapes[0])
         names = [method.name for method in methods]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -107,12 +107,6 @@ def parse_tree(option: str, text: str, responses: int) -> tuple[list[tuple[int, 
     if int(length) < 1:
         raise EvaluationError(f"{option} {text}: a segment has at least 1 token")
     return shapes, int(length)
-
-
-def _family(kind: str, shapes: Sequence[Sequence[int]]) -> str:
-    """`tree n-2-2` for 8-2-2 and 16-2-2."""
-    levels = [{shape[depth] for shape in shapes} for depth in range(len(shapes[0]))]
-    return f"{kind} {'-'.join('n' if len(found) > 1 else str(*found) for found in levels)}"
 
 
 def _check(option: str, values: Sequence[int], least: int) -> None:
