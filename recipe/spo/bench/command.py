@@ -53,13 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="parquet file of data_prep, or the folder with it")
     add("--split", default="test", help="file in that folder (default: %(default)s)")
     add("--out", type=Path, required=True, help="folder of the result")
-    add("--questions", type=int, default=20, help="from the beginning of the file (default: %(default)s)")
+    add("--questions", type=int, default=16, help="from the beginning of the file (default: %(default)s)")
     add("--responses", type=int, default=2, help="references a question, at least 2 (default: %(default)s)")
     add("--truth", type=int, default=256, metavar="K", help="continuations of a state (default: %(default)s)")
     add(
         "--tolerance",
         type=float,
-        default=0.02,
+        default=0.05,
         help="states whose values differ by no more than this for certain share their continuations; 0: none do "
         "(default: %(default)s)",
     )
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--question-tokens", type=float, default=1000, help="budget to compare families at (default: %(default)s)")
     add("--step-tokens", type=float, default=16000, help="budget to compare gradients at (default: %(default)s)")
     add("--no-gradient", action="store_true", help="leave the policy gradient out")
-    add("--chunk", type=int, default=4, help="questions kept at a time (default: %(default)s)")
+    add("--chunk", type=int, default=2, help="questions kept at a time (default: %(default)s)")
     add("--task", help="gsm8k, math or point24 (default: what data_source says)")
     add("--grader", metavar="MODULE:FUNCTION", help="a reward function of your own, giving 0 or 1")
     add("--dtype", default="auto", help="of sampling: auto (that of the weights), float32, bfloat16 or float16")
