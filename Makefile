@@ -8,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments bench-tree-rollout bench-values eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -68,6 +68,15 @@ check-experiments: $(STAMP)  ## two steps of each published experiment, small, o
 bench-tree-rollout: $(STAMP)  ## tokens a second of our rollout against vLLM's own engine: MODEL=<folder>
 	@test -n "$(MODEL)" || { echo "usage: make bench-tree-rollout MODEL=<model folder>" >&2; exit 2; }
 	$(PY) -m benchmarks.tree_rollout --model "$(MODEL)"
+
+# Any model and data in verl's schema; by default what `make demo` left behind.
+bench-values: MODEL ?= outputs/demo/policy
+bench-values: DATA ?= outputs/demo/data
+bench-values: OUT ?= outputs/bench-values
+bench-values:  ## how accurate each method's values and gradients are: [MODEL=] [DATA=] [OUT=] [EXTRA=<options>]
+	$(need_python)
+	@test -e "$(MODEL)" -a -e "$(DATA)" || { echo "$(MODEL) or $(DATA) does not exist: run \`make demo\`, or give MODEL=<model folder> DATA=<folder or parquet file>" >&2; exit 2; }
+	$(PY) -m recipe.spo.bench_values "$(MODEL)" --data "$(DATA)" --out "$(OUT)" $(EXTRA)
 
 # DATA is what data_prep writes; EXTRA is passed on, see `python -m recipe.spo.evaluate run --help`.
 eval-gsm8k: DATA ?= data/gsm8k

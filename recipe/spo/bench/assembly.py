@@ -43,9 +43,9 @@ def assemble(
         raise EvaluationError(f"--dtype {arguments.dtype} must be one of {', '.join(sampling.DTYPES)}")
     sampling.Engine("auto", arguments.tensor_parallel_size, arguments.gpu_memory_utilization)
     questions = read_questions(arguments.data, arguments.split, arguments.questions)
+    grader, grader_fingerprint = _grader(arguments, questions)
     if len(questions) < arguments.questions:
         raise EvaluationError(f"--questions {arguments.questions}: {arguments.data} holds {len(questions)} only")
-    grader, grader_fingerprint = _grader(arguments, questions)
     model = models.find_model(arguments.model)
     engine = sampling.Engine(
         sampling.engine_dtype(arguments.dtype, model), arguments.tensor_parallel_size, arguments.gpu_memory_utilization
