@@ -124,6 +124,7 @@ def _method(method: Method, sums: Mapping[str, Floats], drawn: Floats) -> dict[s
         "family": method.family,
         "tokens": float(tokens),
         "trained_tokens": float(trained),
+        "drawn": method.drawn,
         "states_without_value": int(sums["missing"].sum()),
     }
     for name, (kind, statistic) in STATISTICS.items():

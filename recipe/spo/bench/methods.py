@@ -47,6 +47,7 @@ class Method:
         credit: (rollout, references) -> samples for training, and the segments of each reference.
         gradient: its policy gradient is measured too.
         has_scale: its advantages are estimates of V(after) - V(before), not multiples of it.
+        drawn: it is in the picture, which would be crowded with every rule on the same rollouts.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Method:
     credit: Credit
     gradient: bool = False
     has_scale: bool = True
+    drawn: bool = True
 
 
 def generated_tokens(rollout: Rollout) -> int:
@@ -103,10 +105,12 @@ def group_methods(sizes: Sequence[int], gradient_size: int) -> list[Method]:
         keep, measured = keep_children((size,)), size == gradient_size
         mean, others = (tree_credit(TREE_RULES[rule], "difference") for rule in ("mean", "leave_one_out"))
         methods.append(Method(f"group mean, {size}", "group mean", plan, keep, mean, measured))
-        methods.append(Method(f"leave-one-out, {size}", "leave-one-out", plan, keep, others))
+        methods.append(Method(f"leave-one-out, {size}", "leave-one-out", plan, keep, others, drawn=False))
         if measured:
             scaled = tree_credit(TREE_RULES["std"], "none")
-            methods.append(Method(f"group mean / std, {size}", "group mean / std", plan, keep, scaled, True, False))
+            methods.append(
+                Method(f"group mean / std, {size}", "group mean / std", plan, keep, scaled, True, False, False)
+            )
     return methods
 
 
@@ -154,6 +158,7 @@ def other_rules(methods: Sequence[Method], strength: float) -> list[Method]:
             credit=credit,
             gradient=method.gradient and measured,
             has_scale=name != "global+local",
+            drawn=False,
         )
         for name, (credit, measured) in rules.items()
         for method in methods

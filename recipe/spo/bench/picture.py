@@ -19,10 +19,15 @@ PANELS = {
 def draw_error(methods: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A panel a number, a line a family, against generated tokens a question; bars are 95 % intervals.
 
+    An error that is measured as 0 or less, once the noise of the truth is taken off, has no place on a log axis.
+
     Args:
         methods: of the result.
         path: file to write.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    methods = [row for row in methods if row["drawn"]]
     families = list(dict.fromkeys(row["family"] for row in methods))
     styles = dict(zip(families, islice(zip(cycle(COLORS), cycle(MARKERS), strict=False), len(families)), strict=True))
     figure, axes = canvas(len(PANELS))
@@ -46,9 +51,12 @@ def draw_error(methods: Sequence[Mapping[str, Any]], path: Path) -> None:
                 elinewidth=0.7,
             )
         panel.set(xscale="log", xlabel="generated tokens a question", ylabel=label)
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{tokens:,.0f}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         if name.endswith("mse"):
             panel.set_yscale("log")
-    figure.set_figheight(5.6)
+    figure.set_figheight(5.2)
     figure.legend(
         list(handles.values()), [plain(name) for name in handles], loc="outside lower center", ncols=4, frameon=False
     )
