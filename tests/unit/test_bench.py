@@ -48,7 +48,7 @@ def with_faults() -> list[Method]:
     return [
         *methods,
         shifted(chain, "biased later", lambda state: 0.15 if state >= 3 else 0.0),
-        shifted(chain, "noisier", lambda state: noise.gauss(0, 0.4)),
+        shifted(chain, "noisier", lambda state: noise.gauss(0, 0.8)),
     ]
 
 
