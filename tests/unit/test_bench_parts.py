@@ -209,6 +209,9 @@ def test_siblings_are_ranked_by_the_value_at_the_end_of_their_segment(monkeypatc
     tie = [[Segment(0, 4, 0, 0.5, 0.5)]] * 2
     assert measuring.sibling_sums(references, tie).tolist() == [1, 2]
     assert measuring.sibling_sums(references, [[], []]).tolist() == [1, 2]  # no opinion
+    # tokens before the first segment: worth what that one begins with
+    late = [[Segment(2, 4, 0, 0.1, 1.0)], [Segment(2, 4, 0, 0.4, 0.0)]]
+    assert measuring.sibling_sums(references, late).tolist() == [1, 2]
     unclear = [references[0], Reference(bad, (0, 2), (0.5, 0.85), (0.0, 1e-3), 10)]
     assert measuring.sibling_sums(unclear, right).tolist() == [1, 1]
 
@@ -242,6 +245,11 @@ def test_the_gradient_view_recovers_what_was_put_in():
     batches = gradients.reshape(1000, 4, 50).mean(axis=1)  # 120 tokens pay for four questions
     cosines = batches @ other / np.linalg.norm(batches, axis=1) / 5
     assert found.cosine.value == pytest.approx(cosines.mean(), rel=0.03)
+    # by hand: a question is never multiplied with itself, nor with a copy of itself that the bootstrap drew
+    three = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    found = view(three, three, np.ones(3), 1.0, np.array([[2.0, 1.0, 0.0]] * 9))
+    assert found.signal.value == pytest.approx(2 / 3) and found.signal.low == pytest.approx(2)
+    assert found.variance.value == pytest.approx(14 / 3 - 2 / 3)
     with pytest.raises(ValueError, match="at least 2 questions"):
         view(gradients[:1], truth[:1], np.ones(1), 1.0, np.ones((3, 1)))
 
