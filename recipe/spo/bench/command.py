@@ -186,7 +186,7 @@ def _finish(bench: Bench, fingerprint: dict[str, Any], arguments: argparse.Names
             bench.run(show)
     except (KeyboardInterrupt, SystemExit) as stop:
         again = f"{PROG} {shlex.join(sys.argv[1:])}"
-        print(f"\nstopped: {bench.done()} of {questions} questions are done; to go on: {again}", file=sys.stderr)
+        print(f"\nstopped: {_state(bench)}; to go on: {again}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
     measured = bench.measured()
     gradients = None if arguments.no_gradient else bench.gradients()
@@ -207,6 +207,11 @@ def _finish(bench: Bench, fingerprint: dict[str, Any], arguments: argparse.Names
     )
     print("  ".join(str(path) for path in paths))
     return 0
+
+
+def _state(bench: Bench) -> str:
+    done = bench.done()
+    return f"{done['truth']} of {sum(map(len, bench.chunks))} questions have their truth, {done['rollouts']} their rollouts"
 
 
 def _add_timing(path: Path, seconds: float, tokens: int) -> None:

@@ -19,8 +19,8 @@ from recipe.spo.settings import ChainSettings, TreeSettings
 _TREE = re.compile(r"\d+(-\d+)*(,\d+(-\d+)*)*@\d+")
 GROUPS = (8, 16, 32, 64)
 CONTINUATIONS = (1, 2, 4, 9)
-TREES = ("4-4-4,6-6-6@12", "8-2-2,16-2-2@12", "12-2,24-2@16")
-CUT_TREES = ("4-4-4,6-6-6@24",)
+TREES = ("3-3-3,4-4-4,6-6-6@12", "8-2-2,16-2-2@12", "12-2,24-2@16")
+CUT_TREES = ("3-3-3,4-4-4,6-6-6@24",)
 #: Chains whose gradient is looked at: few continuations, and the paper's.
 GRADIENT_CONTINUATIONS = (1, 4)
 
@@ -73,17 +73,22 @@ class Suite:
         ]
         for number, text in enumerate(self.trees):
             shapes, length = parse_tree("--trees", text, responses)
-            found = tree_methods("tree", shapes, TreeSettings(shapes[-1], length), shapes[0])
+            found = tree_methods("tree", shapes, TreeSettings(shapes[-1], length), measured_shape(shapes))
             methods += [*found, *(other_rules(found, self.shrinkage) if number == 0 else [])]
         for text in self.cut_trees:
             shapes, length = parse_tree("--cut-trees", text, responses)
             largest = TreeSettings(shapes[-1], length, "low_probability", self.cut_interval)
-            methods += tree_methods("cut-point tree", shapes, largest, shapes[0])
+            methods += tree_methods("cut-point tree", shapes, largest, measured_shape(shapes))
         names = [method.name for method in methods]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise EvaluationError(f"--trees, --cut-trees: {twice} is there twice")
         return methods
+
+
+def measured_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Of a family, the shape whose gradient is looked at: the one before the largest."""
+    return shapes[max(len(shapes) - 2, 0)]
 
 
 def parse_tree(option: str, text: str, responses: int) -> tuple[list[tuple[int, ...]], int]:

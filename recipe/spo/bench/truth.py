@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class Reference:
 
     def index(self, state: int) -> int:
         """Which of the sampled states stands for a state."""
-        return int(np.searchsorted(self.sampled, state, side="right")) - 1
+        return bisect_right(self.sampled, state) - 1
 
     def value(self, state: int) -> tuple[float, float]:
         """V of a state in 0 .. n, and its squared standard error (0 at the end)."""
