@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         sizes.add_argument(
             f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{text} (default: %(default)s)"
         )
-    add("--question-tokens", type=float, default=1000, help="budget to compare families at (default: %(default)s)")
+    add("--question-tokens", type=float, default=700, help="budget to compare families at (default: %(default)s)")
     add("--step-tokens", type=float, default=16000, help="budget to compare gradients at (default: %(default)s)")
     add("--no-gradient", action="store_true", help="leave the policy gradient out")
     add("--chunk", type=int, default=2, help="questions kept at a time (default: %(default)s)")
@@ -210,8 +210,8 @@ def _finish(bench: Bench, fingerprint: dict[str, Any], arguments: argparse.Names
 
 
 def _state(bench: Bench) -> str:
-    done = bench.done()
-    return f"{done['truth']} of {sum(map(len, bench.chunks))} questions have their truth, {done['rollouts']} their rollouts"
+    done, questions = bench.done(), sum(map(len, bench.chunks))
+    return f"{done['truth']} of {questions} questions have their truth, {done['rollouts']} their rollouts"
 
 
 def _add_timing(path: Path, seconds: float, tokens: int) -> None:
