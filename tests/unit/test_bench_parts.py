@@ -245,6 +245,11 @@ def test_the_gradient_view_recovers_what_was_put_in():
     batches = gradients.reshape(1000, 4, 50).mean(axis=1)  # 120 tokens pay for four questions
     cosines = batches @ other / np.linalg.norm(batches, axis=1) / 5
     assert found.cosine.value == pytest.approx(cosines.mean(), rel=0.03)
+    other_batches = gradients[::-1].reshape(1000, 4, 50).mean(axis=1)  # of other questions, but for none
+    alike = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(batches, other_batches, strict=True)]
+    assert found.agreement.value == pytest.approx(np.mean(alike), rel=0.03)
+    few = view(gradients, truth, np.full(4000, 30.0), 120.0, accuracy.draws(4000, 50, 0)).measured_cosine
+    assert few.value == pytest.approx(found.cosine.value, rel=0.01) and few.low < few.value < few.high
     # by hand: a question is never multiplied with itself, nor with a copy of itself that the bootstrap drew
     three = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
     found = view(three, three, np.ones(3), 1.0, np.array([[2.0, 1.0, 0.0]] * 9))

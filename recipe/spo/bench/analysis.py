@@ -177,4 +177,4 @@ def _gradients(
     return {"tokens": budget, "rows": rows}
 
 
-_VIEW = ("signal", "variance", "noise_to_signal", "direction", "cosine")
+_VIEW = ("signal", "variance", "noise_to_signal", "direction", "cosine", "agreement", "measured_cosine")

@@ -12,6 +12,10 @@ Questions are independent, so products of *different* questions estimate product
     noise to signal at B = v c / (B |mu|^2)
     cosine of the mean to the truth = mu . t / (|mu| |t|)
     cosine at B = mu . t / (|t| sqrt(|mu|^2 + v c / B))     what an update from B tokens can expect, up to O(1/B)
+    agreement at B = |mu|^2 / (|mu|^2 + v c / B)            the same between two updates from B tokens each
+
+With few questions |t|^2 can hardly be told from 0, and what is divided by it has no interval. The cosine at B to the
+*measured* mean of t divides by sqrt(|t|^2 + v_t / Q) instead: too small, by a factor that is the same for all methods.
 
 t is the mean gradient from ground-truth advantages of single tokens on the references, all tokens trained.
 Intervals: questions are drawn with replacement; a question is never multiplied with itself.
@@ -38,7 +42,9 @@ class GradientView:
         variance: v.
         noise_to_signal: at the budget.
         direction: cosine of the mean to the truth.
-        cosine: at the budget.
+        cosine: to the truth, at the budget.
+        agreement: of two updates, at the budget.
+        measured_cosine: to the truth as it was measured, at the budget.
     """
 
     tokens: float
@@ -47,6 +53,8 @@ class GradientView:
     noise_to_signal: Interval
     direction: Interval
     cosine: Interval
+    agreement: Interval
+    measured_cosine: Interval
 
 
 def view(gradients: Floats, truth: Floats, tokens: Floats, budget: float, drawn: Floats) -> GradientView:
@@ -78,10 +86,12 @@ def view(gradients: Floats, truth: Floats, tokens: Floats, budget: float, drawn:
         length = np.sqrt(np.where(true > 0, true, np.nan))
         direction = cross / (np.sqrt(np.where(own > 0, own, np.nan)) * length)
         cosine = cross / (np.sqrt(np.maximum(own, 0) + variance * cost / budget) * length)
-    signal, variance, noise, direction, cosine = (
-        interval(float(column[0]), column[1:]) for column in (own, variance, noise, direction, cosine)
-    )
-    return GradientView(float(cost[0]), signal, variance, noise, direction, cosine)
+        total = np.maximum(own, 0) + variance * cost / budget
+        measured = true + (weights @ (truth**2).sum(axis=1) / count - true) / questions
+        measured_cosine = cross / np.sqrt(total * measured)
+        agreement = own / total
+    columns = (own, variance, noise, direction, cosine, agreement, measured_cosine)
+    return GradientView(float(cost[0]), *(interval(float(column[0]), column[1:]) for column in columns))
 
 
 def _pair_means(products: Floats, weights: Floats) -> Floats:

@@ -64,32 +64,36 @@ def draw_error(methods: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_gradient(gradients: Mapping[str, Any], path: Path) -> None:
-    """The cosine at the budget, a line a method, with and without the mask.
+    """Agreement of two updates and cosine to the truth, a line a method, with and without the mask.
 
     Args:
         gradients: of the result.
         path: file to write.
     """
     methods = list(dict.fromkeys(row["method"] for row in gradients["rows"]))
-    figure, (panel,) = canvas()
-    for shift, (trains, color, marker) in zip(
-        (-0.14, 0.14), (("all tokens", COLORS[0], "o"), ("mask", COLORS[1], "s")), strict=True
-    ):
-        rows = [row for row in gradients["rows"] if row["trains"] == trains and _drawn(row["cosine"])]
-        panel.errorbar(
-            [row["cosine"]["value"] for row in rows],
-            [methods.index(row["method"]) + shift for row in rows],
-            xerr=_bars([row["cosine"] for row in rows]),
-            fmt=marker,
-            color=color,
-            markersize=4.5,
-            elinewidth=0.9,
-            label=trains,
-        )
-    panel.set_yticks(range(len(methods)), [plain(name) for name in methods])
-    panel.invert_yaxis()
-    panel.set_xlabel(f"cosine to the ground truth's gradient at {gradients['tokens']:,.0f} generated tokens")
-    panel.legend(frameon=False, title="trains")
+    labels = {"agreement": "two updates agree", "measured_cosine": "cosine to the measured truth"}
+    figure, axes = canvas(len(labels), f"gradient from {gradients['tokens']:,.0f} generated tokens")
+    for panel, (name, label) in zip(axes, labels.items(), strict=True):
+        for shift, (trains, color, marker) in zip(
+            (-0.14, 0.14), (("all tokens", COLORS[0], "o"), ("mask", COLORS[1], "s")), strict=True
+        ):
+            rows = [row for row in gradients["rows"] if row["trains"] == trains and _drawn(row[name])]
+            panel.errorbar(
+                [row[name]["value"] for row in rows],
+                [methods.index(row["method"]) + shift for row in rows],
+                xerr=_bars([row[name] for row in rows]),
+                fmt=marker,
+                color=color,
+                markersize=4.5,
+                elinewidth=0.9,
+                label=trains,
+            )
+        panel.set_yticks(range(len(methods)), [plain(method) for method in methods] if panel is axes[0] else [])
+        panel.set_ylim(len(methods) - 0.5, -0.5)
+        panel.axvline(0, color="black", lw=0.6)
+        panel.set_xlabel(label)
+        panel.tick_params(labelbottom=True)
+    axes[-1].legend(frameon=False, title="trains")
     save(figure, path)
 
 

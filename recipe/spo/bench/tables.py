@@ -120,16 +120,11 @@ def _families(families: Mapping[str, Any]) -> Grid:
 
 
 def _gradients(gradients: Mapping[str, Any]) -> Grid:
-    header = ["method", "trains", "tokens a question", "noise / signal", "cosine of the mean", "cosine at the budget"]
+    header = ["method", "trains", "tokens a question", "two updates agree", "cosine to the measured truth"]
+    header += ["noise / signal", "cosine to the truth", "of the mean"]
+    names = ("agreement", "measured_cosine", "noise_to_signal", "cosine", "direction")
     rows = [
-        [
-            row["method"],
-            row["trains"],
-            f"{row['tokens']:,.0f}",
-            number(row["noise_to_signal"], 2),
-            number(row["direction"], 2),
-            number(row["cosine"], 2),
-        ]
+        [row["method"], row["trains"], f"{row['tokens']:,.0f}", *(number(row[name], 2) for name in names)]
         for row in gradients["rows"]
     ]
     title = f"Policy gradient from {gradients['tokens']:,.0f} generated tokens, against ground-truth advantages"
