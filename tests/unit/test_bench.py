@@ -246,6 +246,17 @@ def test_a_finished_bench_samples_nothing(tmp_path):
     assert again.measured() == first.measured()
 
 
+def test_two_questions_are_enough_and_say_little(tmp_path):
+    """Where a bootstrap draws one question twice, nothing is defined; then there is no interval, and no error."""
+    methods = all_methods()
+    run = bench(tmp_path / "bench", methods, 2)
+    run.run()
+    numbers = analyse(run.measured(), methods, run.gradients(), SETTINGS.mask_threshold, 40, 2000, seed=0)
+    assert write_files(tmp_path, numbers, run.measured())
+    assert all(each["cosine"]["low"] is None for each in numbers["gradients"]["rows"])
+    assert all(each["tokens"] > 0 for each in numbers["methods"])
+
+
 def test_another_seed_gives_other_numbers(tmp_path):
     runs = [bench(tmp_path / str(s), all_methods(), 4, replace(SETTINGS, seed=s)) for s in (0, 1)]
     for run in runs:
