@@ -8,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading bench-shared-prefixes eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading bench-shared-prefixes bench-values eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -91,6 +91,15 @@ bench-grading: $(STAMP)  ## seconds to grade GSM8K and MATH, against math-verify
 bench-shared-prefixes: $(STAMP)  ## update with shared prefixes against verl's rows: MODEL=<folder> [ARGS="--batches gsm8k"]
 	@test -n "$(MODEL)" || { echo "usage: make bench-shared-prefixes MODEL=<model folder>" >&2; exit 2; }
 	$(PY) -m benchmarks.shared_prefixes --model "$(MODEL)" $(ARGS)
+
+# Any model and data in verl's schema; by default what `make demo` left behind.
+bench-values: MODEL ?= outputs/demo/policy
+bench-values: DATA ?= outputs/demo/data
+bench-values: OUT ?= outputs/bench-values
+bench-values:  ## how accurate each method's values and gradients are: [MODEL=] [DATA=] [OUT=] [EXTRA=<options>]
+	$(need_python)
+	@test -e "$(MODEL)" -a -e "$(DATA)" || { echo "$(MODEL) or $(DATA) does not exist: run \`make demo\`, or give MODEL=<model folder> DATA=<folder or parquet file>" >&2; exit 2; }
+	$(PY) -m recipe.spo.bench_values "$(MODEL)" --data "$(DATA)" --out "$(OUT)" $(EXTRA)
 
 # DATA is what data_prep writes; EXTRA is passed on, see `python -m recipe.spo.evaluate run --help`.
 eval-gsm8k: DATA ?= data/gsm8k

@@ -106,7 +106,7 @@ def test_another_verl_version_is_refused(monkeypatch):
 
 
 def test_eos_ids_come_from_tokenizer_and_generation_config():
-    from recipe.spo.rollout.sampler import eos_token_ids
+    from recipe.spo.rollout.ending import eos_token_ids
 
     generation = SimpleNamespace(eos_token_id=[2, 5])
     assert eos_token_ids(SimpleNamespace(eos_token_id=1), generation) == {1, 2, 5}

@@ -90,19 +90,3 @@ def derived_seed(*parts: object) -> int:
     """A 31-bit seed that depends on all of its parts and is the same in every process."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
-
-
-def eos_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
-    """Every token id at which the engine ends a response.
-
-    Raises:
-        ValueError: neither the tokenizer nor the generation configuration names one.
-    """
-    found: set[int] = set()
-    for source in (tokenizer, generation_config):
-        ids = getattr(source, "eos_token_id", None)
-        if ids is not None:
-            found.update(ids if isinstance(ids, list | tuple) else [ids])
-    if not found:
-        raise ValueError("neither the tokenizer nor generation_config.json names an EOS token")
-    return frozenset(int(i) for i in found)

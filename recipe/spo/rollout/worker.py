@@ -34,8 +34,9 @@ from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
 from recipe.spo.parsing import settings_of
 from recipe.spo.recorder import Recorder, choose
 from recipe.spo.rollout.chain import grow_chain
+from recipe.spo.rollout.ending import eos_token_ids
 from recipe.spo.rollout.queue import CONTENT_TAG, COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
-from recipe.spo.rollout.sampler import Sampler, derived_seed, eos_token_ids
+from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.rows import Row, select_rows
 from recipe.spo.tree import Node, compute_values, endings
