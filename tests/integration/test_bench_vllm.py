@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import run_module
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # vLLM starts three times
 
 OPTIONS = ["--questions", "2", "--truth", "8", "--chunk", "1", "--groups", "4", "--continuations", "2"]
 OPTIONS += ["--trees", "3-2@8", "--cut-trees", "3-2@8", "--step-tokens", "500", "--question-tokens", "100"]

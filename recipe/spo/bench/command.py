@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add, suite = parser.add_argument, Suite()
     add("model", help="Hugging Face folder, verl checkpoint, or hub id")
     add("--data", type=Path, required=True, help="parquet file of data_prep, or the folder with it")
-    add("--split", default="test", help="file in that folder (default: %(default)s)")
+    add("--split", help="file in that folder (default: test)")
     add("--out", type=Path, required=True, help="folder of the result")
     add("--questions", type=int, default=16, help="from the beginning of the file (default: %(default)s)")
     add("--responses", type=int, default=2, help="references a question, at least 2 (default: %(default)s)")
