@@ -41,6 +41,7 @@ def expected_of(overrides: Sequence[str], steps: int) -> float:
         str(config.data.train_files),
         config.data.train_batch_size * steps,
         config.actor_rollout_ref.rollout.temperature,
+        config.actor_rollout_ref.rollout.top_p,
         config.data.max_response_length,
     )
     from transformers import AutoTokenizer
@@ -54,7 +55,7 @@ def expected_of(overrides: Sequence[str], steps: int) -> float:
 
 
 @functools.cache
-def sample(policy: str, data: str, questions: int, temperature: float, most: int) -> Sample:
+def sample(policy: str, data: str, questions: int, temperature: float, top_p: float, most: int) -> Sample:
     """Responses to the first training questions, by question, with the log-probs that they were sampled with."""
     import pyarrow.parquet as pq
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,7 +79,7 @@ def sample(policy: str, data: str, questions: int, temperature: float, most: int
             do_sample=True,
             temperature=temperature,
             top_k=0,
-            top_p=1.0,
+            top_p=top_p,
             num_return_sequences=SAMPLES,
             output_scores=True,
             return_dict_in_generate=True,

@@ -12,6 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.spo.fit import check_machines
 from recipe.spo.overrides import check_override_names, chosen_method
 from recipe.spo.parsing import settings_of
 from recipe.spo.preflight import check_queue_size, check_verl_settings
@@ -143,6 +144,7 @@ def check_before_ray(config: DictConfig) -> None:
     settings = settings_of(config, config.data.max_response_length)
     check_verl_settings(config, settings)
     check_queue_size(config, settings)
+    check_machines(config, settings)
     validate_config(config, use_reference_policy=True, use_critic=False)  # of a critic verl reads the model
 
 
@@ -248,7 +250,7 @@ SCALED = {
 }
 
 
-@pytest.mark.parametrize("name", ["rho_gsm8k_tree_888", "rho_math_tree_666", "rho_gsm8k_chain_int2", "rho_gsm8k_ppo"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_overlay_scales_sizes_and_nothing_else(name):
     small, full = composed(name, "overlay=tiny_cpu"), composed(name)
     check_before_ray(small)
