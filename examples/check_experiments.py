@@ -27,6 +27,8 @@ from recipe.spo.overrides import EXPERIMENTS
 from recipe.spo.training_log import LogError, curves, read_records
 
 STEPS, VALIDATION = 2, 256
+#: How far the tokens of eight questions may be from what the plan expects.
+TOLERANCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,8 @@ def judge(name: str, metrics: Path, exit_code: int, expected: float, seconds: fl
     if not problem and not (rows and trained):
         problem = f"trained {rows} rows, {trained} tokens"
     generated = int(totals.get("generated_tokens", 0))
+    if not problem and abs(generated / expected - 1) > TOLERANCE:
+        problem = f"generated {generated:,} tokens, expected {expected:,.0f}: more than {TOLERANCE:.0%} apart"
     return Result(
         name, steps, rows, trained, generated, round(expected), round(seconds, 1), round(peak_memory_gib, 2), problem
     )

@@ -17,6 +17,8 @@ from recipe.spo.expected import Sample, expected_tokens
 from recipe.spo.tree import Node
 
 SAMPLES, SEED = 64, 7  # responses a question
+#: Tokens of a prompt, and responses to it.
+Question = tuple[int, tuple[Node, ...]]
 
 
 def expected_of(overrides: Sequence[str], steps: int) -> float:
@@ -36,27 +38,23 @@ def expected_of(overrides: Sequence[str], steps: int) -> float:
     with initialize_config_module("recipe.spo.config", version_base=None):
         config = compose("spo_trainer", overrides=list(overrides))
     settings = settings_of(config, config.data.max_response_length)
-    responses = sample(
-        str(config.actor_rollout_ref.model.path),
-        str(config.data.train_files),
-        config.data.train_batch_size * steps,
-        config.actor_rollout_ref.rollout.temperature,
-        config.actor_rollout_ref.rollout.top_p,
-        config.data.max_response_length,
-    )
+    batch, most = config.data.train_batch_size, config.data.max_response_length
+    rollout, policy = config.actor_rollout_ref.rollout, str(config.actor_rollout_ref.model.path)
+    questions = sample(policy, str(config.data.train_files), batch * steps, rollout.temperature, rollout.top_p, most)
     from transformers import AutoTokenizer
 
-    decode = AutoTokenizer.from_pretrained(str(config.actor_rollout_ref.model.path)).decode
-    a_question = (
-        expected_tokens(settings, responses, config.data.max_response_length, step, decode)
-        for step in range(1, steps + 1)
-    )
-    return config.data.train_batch_size * sum(a_question)
+    decode = AutoTokenizer.from_pretrained(policy).decode
+    total = 0.0
+    for number, (prompt_tokens, responses) in enumerate(questions):
+        step = 1 + number // batch
+        budget = settings.response_budget(step, prompt_tokens, most)
+        total += expected_tokens(settings, Sample((responses,), True, True), budget, step, decode)
+    return total
 
 
 @functools.cache
-def sample(policy: str, data: str, questions: int, temperature: float, top_p: float, most: int) -> Sample:
-    """Responses to the first training questions, by question, with the log-probs that they were sampled with."""
+def sample(policy: str, data: str, questions: int, temperature: float, top_p: float, most: int) -> list[Question]:
+    """The first training questions, each with responses and the log-probs that they were sampled with."""
     import pyarrow.parquet as pq
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,7 +85,8 @@ def sample(policy: str, data: str, questions: int, temperature: float, top_p: fl
     ids = output.sequences[:, inputs["input_ids"].shape[1] :]
     chosen = torch.stack(output.scores, 1).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     nodes = [_until_eos(tokens, scores, tokenizer.eos_token_id) for tokens, scores in zip(ids, chosen, strict=True)]
-    return Sample(tuple(tuple(nodes[i : i + SAMPLES]) for i in range(0, len(nodes), SAMPLES)), True, True)
+    groups = [tuple(nodes[i : i + SAMPLES]) for i in range(0, len(nodes), SAMPLES)]
+    return list(zip(inputs["attention_mask"].sum(1).tolist(), groups, strict=True))
 
 
 def _until_eos(tokens: torch.Tensor, log_probs: torch.Tensor, eos: int) -> Node:

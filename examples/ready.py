@@ -31,7 +31,8 @@ def problem(model: str, data: str, make_data: str, cpu: bool) -> str | None:
     if cpu and not os.path.isdir(folder):
         return (
             f"this machine has no GPU, and {model} is a model to be trained on one: to try it here, give the folder of "
-            "a small model with MODEL=<folder> (`make demo` leaves one in outputs/demo/policy)"
+            "a small model with MODEL=<folder> and its data with DATA=<folder> (`make demo` leaves both: "
+            "MODEL=outputs/demo/policy DATA=outputs/demo/data)"
         )
     config = local_config(model)
     if config is None or not any(name.endswith(WEIGHTS) for name in os.listdir(config.parent)):

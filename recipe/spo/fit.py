@@ -133,6 +133,22 @@ def longest_row(data: DictConfig, schedule: ContextSchedule | None) -> tuple[int
     return min(limits, (context, "the longest context of algorithm.spo.context_schedule"))
 
 
+def fetch_config(path: str) -> None:
+    """Bring config.json of a hub id here, a few KB, before anything larger is downloaded.
+
+    Raises:
+        PreflightError: the hub does not give it.
+    """
+    if local_config(path) is not None:
+        return
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(path, "config.json")
+    except Exception as error:
+        raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json to be read ({error})") from None
+
+
 def check_model(config: DictConfig, schedule: ContextSchedule | None = None) -> None:
     """Check the run against the model's config.json, where it is on this machine.
 

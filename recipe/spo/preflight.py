@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.spo.fit import check_machines, check_model, longest_row
+from recipe.spo.fit import check_machines, check_model, fetch_config, longest_row
 from recipe.spo.inputs import (
     PreflightError,
     check_data_files,
@@ -72,6 +72,8 @@ def check_run(config: DictConfig, gpus: int | None = None) -> SPOSettings:
         check_data_files(f"data.{key}", config.data[key], config.data.prompt_key)
         check_ground_truths(f"data.{key}", config.data[key], OmegaConf.select(config, "reward.custom_reward_function"))
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
+    fetch_config(str(config.actor_rollout_ref.model.path))
+    check_model(config, settings.context_schedule)  # again: of a hub id its sizes are known only now
     dropped = {
         key: check_prompt_lengths(f"data.{key}", config.data, config.data[key], tokenizer)
         for key in ("train_files", "val_files")

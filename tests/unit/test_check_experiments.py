@@ -36,6 +36,11 @@ def test_two_steps_with_trained_rows_are_good(tmp_path):
         ([{**GOOD, "spo/trained_rows": 0}] * 2, 0, "trained 0 rows, 198 tokens"),
         ([{**GOOD, "spo/trained_tokens": 0}] * 2, 0, "trained 60 rows, 0 tokens"),
         ([{**GOOD, "spo/failed_questions": 1}] * 2, 0, "2 questions failed"),
+        (
+            [{**GOOD, "spo/generated_tokens": 300}] * 2,
+            0,
+            "generated 600 tokens, expected 750: more than 20% apart",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, steps, exit_code, problem):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from recipe.spo.fit import check_machines, check_model, longest_row
+from recipe.spo.fit import check_machines, check_model, fetch_config, longest_row
 from recipe.spo.lora import LoraError, adapted_modules, adapter_parameters
 from recipe.spo.model_shape import ModelShapeError, local_config, measure
 from recipe.spo.parsing import settings_of
@@ -194,3 +194,20 @@ def test_a_row_is_as_long_as_the_limits_or_the_longest_stage_allow():
     stages = ContextSchedule((Stage(1, 2048), Stage(10, 4096)))
     assert longest_row(data, stages) == (4096, "the longest context of algorithm.spo.context_schedule")
     assert longest_row(data, ContextSchedule((Stage(1, 5000),)))[0] == 4295
+
+
+def test_a_hub_ids_configuration_is_fetched_before_anything_larger(folder, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *names: asked.append(names))
+    fetch_config(str(folder(LLAMA)))  # it is here
+    fetch_config("nobody/has-this-model")
+    assert asked == [("nobody/has-this-model", "config.json")]
+
+    def refused(*names):
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refused)
+    with pytest.raises(PreflightError, match=r"model.path: nobody/has-this-model has no config.json .*offline"):
+        fetch_config("nobody/has-this-model")
