@@ -81,7 +81,7 @@ GPU_LIKE = [
     ("model", "ranks", "overrides"),
     [
         ("llama", 1, []),
-        ("qwen2", 2, GPU_LIKE),
+        pytest.param("qwen2", 2, GPU_LIKE, marks=pytest.mark.slow),
         pytest.param("llama", 2, GPU_LIKE, marks=pytest.mark.slow),
         pytest.param("qwen2", 1, [], marks=pytest.mark.slow),
     ],
