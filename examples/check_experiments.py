@@ -186,8 +186,9 @@ def show(results: Sequence[Result], console: Console) -> None:
     """Print the table at the end."""
     table = Table(title="Two steps of each experiment")
     counted = ("steps", "rows", "tokens trained", "generated", "expected", "seconds", "GiB")
-    for column in ("experiment", *counted, "result"):
-        table.add_column(column, justify="left" if column in ("experiment", "result") else "right")
+    table.add_column("experiment", min_width=max(len(r.name) for r in results) if results else None)
+    for column in (*counted, "result"):
+        table.add_column(column, justify="left" if column == "result" else "right")
     for r in results:
         counts = (r.steps, r.rows, r.trained_tokens, r.generated_tokens, r.expected_tokens)
         verdict = f"[red]{r.problem}[/red]" if r.problem else "ok"
