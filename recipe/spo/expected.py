@@ -68,8 +68,7 @@ def expected_tokens(
     shape = settings.chain or settings.tree_shape
     if shape.partition == "low_probability" and not sample.log_probs:
         raise NotExpected("partition low_probability needs the responses' log-probs (column `log_probs`)")
-    by_length = shape.partition in ("low_probability", "fixed_length", "equal_parts")
-    if not by_length and not (sample.token_ids and decode):
+    if cuts_by_text(settings) and not (sample.token_ids and decode):
         raise NotExpected(f"partition {shape.partition} needs the responses' token ids, and a tokenizer that is here")
     if settings.chain is None:
         tree = settings.tree_at(step)
@@ -81,6 +80,12 @@ def expected_tokens(
     if fewest < chain.trajectories:
         raise NotExpected(f"a chain has {chain.trajectories} responses a question, the sample only {fewest}")
     return sum(chain_tokens(chain, group, response_budget, cut) for group in sample.groups) / len(sample.groups)
+
+
+def cuts_by_text(settings: SPOSettings) -> bool:
+    """Whether a response has to be decoded to be cut."""
+    shape = settings.chain or settings.tree_shape
+    return shape.partition not in ("low_probability", "fixed_length", "equal_parts")
 
 
 def tree_tokens(tree: TreeSettings, response: Node, response_budget: int, stop: StoppingRule) -> float:

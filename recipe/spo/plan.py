@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from recipe.spo.bounds import QuestionBounds, most_trained, question_bounds
-from recipe.spo.expected import NotExpected, expected_tokens
+from recipe.spo.expected import NotExpected, cuts_by_text, expected_tokens
 from recipe.spo.inputs import load_tokenizer, paths_of, row_count
 from recipe.spo.lora import adapter_parameters
 from recipe.spo.memory import MemoryEstimate, MemoryOptions, estimate_memory
@@ -123,12 +123,10 @@ def _expectation(config: DictConfig, settings: SPOSettings) -> tuple[Expectation
     """What gives the mean tokens of a question, by response budget and step; or why nothing does."""
     if settings.expect_responses is None:
         return None, "give algorithm.spo.expect_responses"
-    shape = settings.chain or settings.tree_shape
     sample = read_sample(settings.expect_responses, settings.chain.trajectories if settings.chain else 1)
     decode = None
-    if shape.partition not in ("low_probability", "fixed_length", "equal_parts"):
-        if sample.token_ids and local_config(str(config.actor_rollout_ref.model.path)):
-            decode = load_tokenizer(config.actor_rollout_ref.model).decode
+    if cuts_by_text(settings) and sample.token_ids and local_config(str(config.actor_rollout_ref.model.path)):
+        decode = load_tokenizer(config.actor_rollout_ref.model).decode
     return lambda budget, step: expected_tokens(settings, sample, budget, step, decode), ""
 
 

@@ -17,6 +17,7 @@ from recipe.spo.inputs import (
     paths_of,
     row_count,
 )
+from recipe.spo.model_shape import local_config
 from recipe.spo.parsing import settings_of
 from recipe.spo.settings import SPOSettings
 from recipe.spo.sharing_checks import check_sharing
@@ -71,9 +72,12 @@ def check_run(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     for key in ("train_files", "val_files"):
         check_data_files(f"data.{key}", config.data[key], config.data.prompt_key)
         check_ground_truths(f"data.{key}", config.data[key], OmegaConf.select(config, "reward.custom_reward_function"))
+    model = str(config.actor_rollout_ref.model.path)
+    sizes_unknown = local_config(model) is None  # a hub id, so `check_settings` could not look at them
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
-    fetch_config(str(config.actor_rollout_ref.model.path))
-    check_model(config, settings.context_schedule)  # again: of a hub id its sizes are known only now
+    if sizes_unknown:
+        fetch_config(model)
+        check_model(config, settings.context_schedule)
     dropped = {
         key: check_prompt_lengths(f"data.{key}", config.data, config.data[key], tokenizer)
         for key in ("train_files", "val_files")

@@ -91,13 +91,7 @@ def check_numbers(config: DictConfig) -> None:
     absent = object()
     for key, limit in LIMITS.items():
         value = OmegaConf.select(config, key, default=absent, throw_on_missing=True)
-        if value is absent:
-            if (parent := OmegaConf.select(config, key.rpartition(".")[0])) is None or key.rpartition(".")[
-                2
-            ] not in parent:
-                continue
-            value = None
-        if not limit.allows(value):
+        if value is not absent and not limit.allows(value):
             raise PreflightError(f"{key} is {value!r}: it must be {limit}")
 
 
