@@ -133,7 +133,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Everything that can be wrong is looked at before vLLM is loaded."""
-    from recipe.spo.bench.store import locked
+    from recipe.spo.evaluation.store import locked
 
     _check(arguments)
     suite = Suite(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Suite)})

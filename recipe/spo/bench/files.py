@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from recipe.spo.bench.measuring import value_at
 from recipe.spo.bench.run import Measured
 from recipe.spo.bench.tables import grids, markdown
 from recipe.spo.evaluation.errors import EvaluationError, one_line
-from recipe.spo.evaluation.store import write_json
+from recipe.spo.evaluation.store import replace_file, write_json
 from recipe.spo.json_files import write_text
 
 
@@ -78,9 +77,4 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows), partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, lambda partial: pq.write_table(pa.Table.from_pylist(rows), partial))

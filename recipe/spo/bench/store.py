@@ -7,20 +7,15 @@ but not another truth: delete `rollouts/` alone.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recipe.spo.evaluation.errors import EvaluationError, one_line
-from recipe.spo.evaluation.store import check_folder, differences, short, write_json
-
-RUN = "run.json"
+from recipe.spo.evaluation.store import RUN, open_run, refuse_other, replace_file, write_json
 
 
 class Part:
@@ -37,21 +32,11 @@ class Part:
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
         self.folder = folder
         wanted = json.loads(json.dumps(fingerprint))
-        check_folder(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / RUN).exists():
-                found = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            else:
-                found = wanted
-                write_json(folder / RUN, wanted)
-        except (OSError, ValueError) as error:
-            raise EvaluationError(f"{folder} cannot be used: {one_line(error)}") from error
-        listed = [f"{key}: there {short(there)}, now {short(now)}" for key, there, now in differences(found, wanted)]
-        if listed:
-            raise EvaluationError(
-                f"{folder} holds another bench ({'; '.join(listed[:4])}); choose another --out, or delete {folder}"
-            )
+        found = open_run(folder, str(folder), made=folder)
+        if found is None:
+            write_json(folder / RUN, wanted)
+            return
+        refuse_other(found, wanted, f"{folder} holds another bench", f"choose another --out, or delete {folder}")
 
     def has(self, chunk: int) -> bool:
         """Whether a chunk is finished."""
@@ -64,17 +49,12 @@ class Part:
             EvaluationError: it cannot be written.
         """
         if array is not None:
-            path = self._path(chunk, "npy")
-            partial = path.with_name(f".{path.name}.partial")
-            try:
-                with partial.open("wb") as file:
+
+            def save(path: Path) -> None:
+                with path.open("wb") as file:  # np.save would give the partial file another ending
                     np.save(file, array)
-                os.replace(partial, path)
-            except OSError as error:
-                raise EvaluationError(f"{path} cannot be written: {one_line(error)}") from error
-            finally:
-                with suppress(OSError):
-                    partial.unlink(missing_ok=True)
+
+            replace_file(self._path(chunk, "npy"), save)
         write_json(self._path(chunk, "json"), rows)  # last: it says that the chunk is whole
 
     def read(self, chunk: int) -> list[dict[str, Any]]:
@@ -104,24 +84,3 @@ class Part:
 
     def _path(self, chunk: int, suffix: str) -> Path:
         return self.folder / f"{chunk:05d}.{suffix}"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second run of the same folder out.
-
-    Raises:
-        EvaluationError: one is there, or the folder cannot be written.
-    """
-    check_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise EvaluationError(f"--out {folder} cannot be written: {one_line(error)}") from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise EvaluationError(f"--out {folder} is being written by another process") from None
-        yield

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,62 @@ def check_folder(out: Path) -> None:
             raise EvaluationError(f"--out {out}: {path} is a file; give a folder")
 
 
+def open_run(folder: Path, name: str, made: Path) -> dict[str, Any] | None:
+    """Make a folder, and read the fingerprint in it; None if there is none yet.
+
+    Args:
+        folder: where `run.json` stands.
+        name: what a complaint calls it.
+        made: made if absent, with all above it.
+
+    Raises:
+        EvaluationError: the folder cannot be used, or its `run.json` cannot be read.
+    """
+    check_folder(folder)
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+        if not (folder / RUN).exists():
+            return None
+        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"{RUN} holds no JSON object; delete the folder")
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvaluationError(f"{name} cannot be used: {one_line(error)}") from error
+    return found
+
+
+def refuse_other(found: Mapping[str, Any], wanted: Mapping[str, Any], complaint: str, remedy: str) -> None:
+    """Refuse to go on in a folder with another fingerprint.
+
+    Raises:
+        EvaluationError: they differ; the complaint, where they do, and the remedy.
+    """
+    listed = [f"{key}: there {short(there)}, now {short(now)}" for key, there, now in differences(found, wanted)]
+    if listed:
+        raise EvaluationError(f"{complaint} ({'; '.join(listed[:4])}); {remedy}")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second run of the same folder out.
+
+    Raises:
+        EvaluationError: one is there, or the folder cannot be written.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise EvaluationError(f"--out {folder} cannot be written: {one_line(error)}") from error
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise EvaluationError(f"--out {folder} is being written by another process") from None
+        yield
+
+
 class Store:
     """The folder of one evaluation.
 
@@ -77,47 +133,19 @@ class Store:
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
         self.folder = folder
         wanted = json.loads(json.dumps(fingerprint))
-        check_folder(folder)
-        try:
-            (folder / "chunks").mkdir(parents=True, exist_ok=True)
-            if (folder / RUN).exists():
-                found = json.loads((folder / RUN).read_text(encoding="utf-8"))
-                if not isinstance(found, dict):
-                    raise ValueError(f"{RUN} holds no JSON object; delete the folder")
-            else:
-                found = None
-        except (OSError, ValueError, RecursionError) as error:
-            raise EvaluationError(f"--out {folder} cannot be used: {one_line(error)}") from error
+        found = open_run(folder, f"--out {folder}", made=folder / "chunks")
         self.digest = _digest(wanted)
         if found is None:
             found = wanted
             for path in sorted((folder / "chunks").glob("*.parquet")):
                 self._check_digest(path, _read(path, pq.read_schema))
             write_json(folder / RUN, wanted)
-        differing = [f"{key}: there {short(there)}, now {short(now)}" for key, there, now in differences(found, wanted)]
-        if differing:
-            raise EvaluationError(
-                f"--out {folder} holds another evaluation ({'; '.join(differing[:4])}); choose another, or delete it"
-            )
+        refuse_other(found, wanted, f"--out {folder} holds another evaluation", "choose another, or delete it")
         self.fingerprint = found
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second run of the same folder out.
-
-        Raises:
-            EvaluationError: one is there, or the folder cannot be written.
-        """
-        try:
-            lock = (self.folder / ".lock").open("w")
-        except OSError as error:
-            raise EvaluationError(f"--out {self.folder} cannot be written: {one_line(error)}") from error
-        with lock as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise EvaluationError(f"--out {self.folder} is being written by another process") from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep a second run of the same folder out; see `locked`."""
+        return locked(self.folder)
 
     def chunk_path(self, chunk: int) -> Path:
         """The file of a chunk."""
@@ -134,7 +162,7 @@ class Store:
             EvaluationError: it cannot be written.
         """
         table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({_DIGEST: self.digest})
-        _replace(self.chunk_path(chunk), lambda path: pq.write_table(table, path))
+        replace_file(self.chunk_path(chunk), lambda path: pq.write_table(table, path))
 
     def read_chunk(self, chunk: int) -> list[dict[str, Any]]:
         """A finished chunk, without texts.
@@ -152,7 +180,7 @@ class Store:
                 for chunk in range(chunks):
                     writer.write_table(self._table(chunk, SCHEMA.names))
 
-        _replace(self.folder / RESPONSES, write)
+        replace_file(self.folder / RESPONSES, write)
 
     def add_timing(self, chunk: int, seconds: float, tokens: int) -> None:
         """Note how long a chunk took, which no result depends on."""
@@ -209,10 +237,11 @@ def differences(
 def write_json(path: Path, value: object) -> None:
     """Write JSON, whole or not at all; raises EvaluationError if it cannot be written."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file, whole or not at all; raises EvaluationError if it cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
