@@ -8,14 +8,12 @@ can be made are queued before a call, in the order of the event loop, which does
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipe.spo.compat.machine import is_cpu_machine
-from recipe.spo.evaluation.sampling import Engine
+from recipe.spo.evaluation.sampling import Engine, load_engine
 
 #: Turns of the event loop without a new request after which nothing more can be asked for.
 QUIET_TURNS = 50
@@ -47,31 +45,7 @@ class VllmClient:
     def __init__(
         self, folder: Path, engine: Engine, context: int, seed: int, told: Callable[[int], None] = lambda tokens: None
     ) -> None:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        options: dict[str, Any] = {}
-        if is_cpu_machine():
-            from recipe.spo.compat.verl_cpu import answer_vllm_version, prepare_environment
-
-            prepare_environment()
-            answer_vllm_version()
-            options["enforce_eager"] = True
-        if engine.gpu_memory_utilization is not None:
-            options["gpu_memory_utilization"] = engine.gpu_memory_utilization
-        from vllm import LLM
-
-        self._llm = LLM(
-            model=str(folder),
-            dtype=engine.dtype,
-            tensor_parallel_size=engine.tensor_parallel,
-            max_model_len=context,
-            max_num_seqs=512,
-            enable_prefix_caching=True,
-            generation_config="vllm",  # the folder's own sampling defaults are no part of the bench
-            seed=seed,
-            use_tqdm_on_load=False,
-            **options,
-        )
+        self._llm = load_engine(folder, engine, context, seed, max_num_seqs=512)
         self._told = told
         self._queue: list[tuple[list[int], dict[str, Any], asyncio.Future[Sampled]]] = []
         self._pump: asyncio.Task[None] | None = None

@@ -93,6 +93,43 @@ def request_seed(seed: int, question_id: str, sample: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def load_engine(folder: Path, engine: Engine, context: int, seed: int, **options: Any) -> Any:
+    """vLLM's offline engine, inside this process.
+
+    Args:
+        folder: Hugging Face folder of the model.
+        engine: its settings.
+        context: most tokens of prompt and response.
+        seed: of the engine.
+        options: of `vllm.LLM`, beside these.
+    """
+    # In this process, requests are queued before the first step: which of them share a step
+    # does not depend on the clock.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if is_cpu_machine():
+        from recipe.spo.compat.verl_cpu import answer_vllm_version, prepare_environment
+
+        prepare_environment()
+        answer_vllm_version()
+        options["enforce_eager"] = True
+    if engine.gpu_memory_utilization is not None:
+        options["gpu_memory_utilization"] = engine.gpu_memory_utilization
+    from vllm import LLM
+
+    return LLM(
+        model=str(folder),
+        dtype=engine.dtype,
+        tensor_parallel_size=engine.tensor_parallel,
+        max_model_len=context,
+        enable_prefix_caching=True,
+        generation_config="vllm",  # the folder's own sampling defaults are no part of what was asked for
+        seed=seed,
+        use_tqdm_on_load=False,
+        **options,
+    )
+
+
 class VllmSampler:
     """vLLM's offline engine.
 
@@ -103,39 +140,14 @@ class VllmSampler:
     """
 
     def __init__(self, folder: Path, protocol: Protocol, engine: Engine) -> None:
-        # In this process, requests are queued before the first step: which of them share a step
-        # does not depend on the clock.
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        options: dict[str, Any] = {}
-        if is_cpu_machine():
-            from recipe.spo.compat.verl_cpu import answer_vllm_version, prepare_environment
-
-            prepare_environment()
-            answer_vllm_version()
-            # A seed on a request together with chunked prefill crashes vLLM's CPU sampler; without
-            # chunks, a step must take the longest prompt at once.
-            options["enable_chunked_prefill"] = False
-            options["max_num_batched_tokens"] = max(protocol.max_context, 4096)
-            options["enforce_eager"] = True
+        # A seed on a request together with chunked prefill crashes vLLM's CPU sampler; without
+        # chunks, a step must take the longest prompt at once.
+        whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(protocol.max_context, 4096)}
+        options: dict[str, Any] = whole if is_cpu_machine() else {}
         if engine.log_probs:
             options["logprobs_mode"] = "processed_logprobs"
-        if engine.gpu_memory_utilization is not None:
-            options["gpu_memory_utilization"] = engine.gpu_memory_utilization
-        from vllm import LLM
-
         self._protocol, self._log_probs = protocol, engine.log_probs
-        self._llm = LLM(
-            model=str(folder),
-            dtype=engine.dtype,
-            tensor_parallel_size=engine.tensor_parallel,
-            max_model_len=protocol.max_context,
-            enable_prefix_caching=True,
-            generation_config="vllm",  # the folder's own sampling defaults are no part of the protocol
-            seed=protocol.seed,
-            use_tqdm_on_load=False,
-            **options,
-        )
+        self._llm = load_engine(folder, engine, protocol.max_context, protocol.seed, **options)
 
     def sample(self, prompts: Sequence[Prompt]) -> list[list[Response]]:
         """One `generate` call; see `Sampler.sample`."""
