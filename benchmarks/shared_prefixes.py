@@ -21,10 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from typing import Any
 
 from benchmarks.prefix_batches import BATCHES, make_rows
+from benchmarks.verl_actor import actor_worker
 
 SIDES = ("off", "auto")
 #: Architecture, hidden size, width of the MLP, layers, heads, key heads, vocabulary.
@@ -63,8 +63,6 @@ def build(model: str, side: str, arguments: argparse.Namespace) -> Any:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
     from verl.utils.config import omega_conf_to_dataclass
-    from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
-    from verl.workers.utils.losses import ppo_loss
 
     overrides = [
         f"actor_rollout_ref.model.path={model}",
@@ -82,18 +80,7 @@ def build(model: str, side: str, arguments: argparse.Namespace) -> Any:
         share_prefixes(config, side)
     OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    worker = TrainingWorker(
-        TrainingWorkerConfig(
-            model_type="language_model",
-            model_config=omega_conf_to_dataclass(config.actor_rollout_ref.model),
-            engine_config=actor.engine,
-            optimizer_config=actor.optim,
-            checkpoint_config=actor.checkpoint,
-        )
-    )
-    worker.reset()
-    worker.set_loss_fn(partial(ppo_loss, config=actor))
-    return worker
+    return actor_worker(config, actor)
 
 
 def batch_of(rows: list, tokens: int, packed: bool) -> Any:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import partial
 
 import torch
 from omegaconf import OmegaConf
 from tensordict import NonTensorData, TensorDict
+
+from benchmarks.verl_actor import actor_worker
 
 
 def rows(vocabulary: int) -> list[dict]:
@@ -74,8 +75,6 @@ def main(model: str, *overrides: str) -> None:
     from hydra import compose, initialize_config_module
     from verl.utils import tensordict_utils as tu
     from verl.utils.config import omega_conf_to_dataclass
-    from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
-    from verl.workers.utils.losses import ppo_loss
 
     with initialize_config_module("recipe.spo.config", version_base=None):
         config = compose(
@@ -90,17 +89,7 @@ def main(model: str, *overrides: str) -> None:
     OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     actor.engine.use_dynamic_bsz = False
-    worker = TrainingWorker(
-        TrainingWorkerConfig(
-            model_type="language_model",
-            model_config=omega_conf_to_dataclass(config.actor_rollout_ref.model),
-            engine_config=actor.engine,
-            optimizer_config=actor.optim,
-            checkpoint_config=actor.checkpoint,
-        )
-    )
-    worker.reset()
-    worker.set_loss_fn(partial(ppo_loss, config=actor))
+    worker = actor_worker(config, actor)
 
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plain = rows(worker.model_config.hf_config.vocab_size)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from tensordict import NonTensorData, TensorDict
 
+from benchmarks.verl_actor import actor_worker
 from tests.integration.engine_child import batch, with_padding
 
 #: Token limits of micro-batches, or numbers of rows where they are fixed.
@@ -59,8 +59,6 @@ def rows(vocabulary: int, share: bool = True) -> list[dict]:
 def build(config: Any, mode: str) -> Any:
     """An actor of verl with one setting of `share_prefixes`."""
     from verl.utils.config import omega_conf_to_dataclass
-    from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
-    from verl.workers.utils.losses import ppo_loss
 
     config = config.copy()
     if mode != "off":
@@ -69,18 +67,7 @@ def build(config: Any, mode: str) -> Any:
         share_prefixes(config, mode)
     OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    worker = TrainingWorker(
-        TrainingWorkerConfig(
-            model_type="language_model",
-            model_config=omega_conf_to_dataclass(config.actor_rollout_ref.model),
-            engine_config=actor.engine,
-            optimizer_config=actor.optim,
-            checkpoint_config=actor.checkpoint,
-        )
-    )
-    worker.reset()
-    worker.set_loss_fn(partial(ppo_loss, config=actor))
-    return worker
+    return actor_worker(config, actor)
 
 
 def measure(worker: Any, data: TensorDict, cut: dict[str, int]) -> dict[str, Any]:
