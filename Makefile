@@ -11,7 +11,7 @@ PYTEST ?= $(PY) -m pytest
 .PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading bench-shared-prefixes bench-values eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml scripts/setup_cpu.sh scripts/constraints_cpu.txt
 	PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup_cpu.sh
@@ -28,10 +28,10 @@ demo: $(STAMP)  ## watch SPO learn on the CPU: ten minutes; METHOD=tree|chain|vi
 .PHONY: train-gsm8k train-math
 # What trains or evaluates a model of yours never makes .venv: on a machine with GPUs it would be the wrong one. Give PY=
 # there: `.venv-gpu/bin/python`, or `python` of an environment that has `pip install -e '.[gpu]'`.
-train-gsm8k:  ## Rho-1.1B on GSM8K: METHOD=tree|chain [MODEL=<folder or hub id>] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
+train-gsm8k:  ## Rho-1.1B on GSM8K: METHOD=tree|chain [EXPERIMENT=] [MODEL=<folder or hub id>] [DATA=] [GPUS=1] [NODES=1] [OUT=] [ARGS=<overrides>]
 	$(call train,gsm8k,tree=rho1b_gsm8k_spo_tree chain=rho1b_gsm8k_spo_chain)
 
-train-math:  ## R1-Distill-Qwen-1.5B on MATH: METHOD=tree|grpo [MODEL=] [GPUS=1] [NODES=1] [DATA=] [ARGS=<overrides>]
+train-math:  ## R1-Distill-Qwen-1.5B on MATH: METHOD=tree|grpo [EXPERIMENT=] [MODEL=] [DATA=] [GPUS=1] [NODES=1] [OUT=] [ARGS=<overrides>]
 	$(call train,math,tree=r1_qwen1.5b_math_spo_tree grpo=r1_qwen1.5b_math_grpo)
 
 need_python = @command -v "$(PY)" >/dev/null || { echo "there is no $(PY): run \`make setup\`, or on a machine with GPUs \`make setup-gpu\` and give PY=$(GPU_VENV)/bin/python" >&2; exit 2; }

@@ -81,6 +81,7 @@ def parse_settings(
         mask_source=read.choice("mask_source", MASK_SOURCES),
         keep_zero_advantage=read.boolean("keep_zero_advantage"),
         unfinished_reward=read.number("unfinished_reward"),
+        stop=read.texts("stop"),
         optimizer_steps=read.whole("optimizer_steps"),
         replay=_parse_replay(read.raw("replay")),
         context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),

@@ -171,7 +171,10 @@ def _model(config: DictConfig) -> tuple[ModelShape | None, str]:
     model = config.actor_rollout_ref.model
     file = local_config(str(model.path))
     if file is None:
-        return None, "sizes are not known: it is not on this machine, and a plan downloads nothing"
+        return None, (
+            "sizes are not known, heads, context and LoRA not checked: it is not on this machine, and a plan "
+            "downloads nothing"
+        )
     try:
         return measure(file.parent, bool(model.get("trust_remote_code"))), ""
     except ModelShapeError as error:

@@ -65,6 +65,13 @@ class Reader:
             raise self.wrong(name, f"give a list with one number a level, such as {example}")
         return tuple(whole(f"{self.key(name)}[{level}]", value) for level, value in enumerate(values))
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list, perhaps empty, of texts that are not."""
+        values = self.node[name]
+        if not is_list(values) or not all(isinstance(value, str) and value for value in values):
+            raise self.wrong(name, "give a list of texts, such as ['###'], or []")
+        return tuple(values)
+
     def number(self, name: str, least: float = -math.inf) -> float:
         value = self.node[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -135,6 +135,7 @@ class SPOSettings:
     mask_source: str
     keep_zero_advantage: bool
     unfinished_reward: float
+    stop: tuple[str, ...]
     optimizer_steps: int
     replay: ReplaySettings
     context_schedule: ContextSchedule | None

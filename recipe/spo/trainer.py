@@ -138,8 +138,7 @@ class SPOTrainer(PPOTrainerSync):
         # verl's rejection sampling narrows response_mask alone; its engine normalises by loss_mask.
         mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
         mask["loss_mask"] = mask.pop("response_mask")
-        metrics["spo/trained_rows"] = sum(not tag.get("is_padding") for tag in batch.tags)
-        metrics["spo/trained_tokens"] = mask["loss_mask"].values().sum().item()
+        _count_trained(batch, mask["loss_mask"], metrics)
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=mask)
 
     def _mask(self, batch: KVBatchMeta, metrics: dict) -> None:
@@ -151,7 +150,7 @@ class SPOTrainer(PPOTrainerSync):
         narrowed = torch.nested.nested_tensor_from_jagged(mask.values() * improbable, mask.offsets())
         data["response_mask"], data["loss_mask"] = narrowed, narrowed.clone()
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
-        metrics["spo/trained_tokens"] = narrowed.values().sum().item()
+        _count_trained(batch, narrowed, metrics)
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         with _set(self.config.critic, ppo_mini_batch_size=self._mini_batch_rows(batch)):
@@ -262,6 +261,14 @@ def _set(node: DictConfig, **values: Any) -> Iterator[None]:
         yield
     finally:
         node.update(configured)
+
+
+def _count_trained(batch: KVBatchMeta, mask: torch.Tensor, metrics: dict) -> None:
+    """Say how many rows and tokens train; `mask` is 1 on those that do."""
+    rows = [tag for tag in batch.tags if not tag.get("is_padding")]
+    metrics["spo/trained_rows"] = len(rows)
+    metrics["spo/trained_tokens"] = mask.values().sum().item()
+    metrics["spo/trained_token_share"] = metrics["spo/trained_tokens"] / sum(tag["response_len"] for tag in rows)
 
 
 def _kinship(tag: dict[str, Any]) -> tuple[str, str]:

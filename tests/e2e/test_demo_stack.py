@@ -70,6 +70,8 @@ def test_counts_add_up(run):
     for step in training:
         dropped = step["spo/dropped_zero_advantage"] + step["spo/dropped_all_masked"]
         assert step["spo/rows"] + dropped == step["spo/segments"]
+        if step["spo/trained_rows"] == step["spo/rows"] > 0:  # with the sampler's mask nothing is left out afterwards
+            assert step["spo/trained_token_share"] == pytest.approx(step["spo/trainable_token_share"])
         assert step["spo/failed_questions"] == 0
 
 

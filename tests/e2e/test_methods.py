@@ -83,7 +83,9 @@ def test_ppo_trains_its_critic_on_every_token_and_its_policy_under_the_mask(arit
         rows = [row for row in read_dump(tmp_path / "dump", ROWS) if row["step"] == step and not row["is_padding"]]
         assert len(rows) == 4 * QUESTIONS == values["spo/rows"]
         trained = sum(sum(row["response_mask"]) for row in rows)
-        assert 0 < trained == values["spo/trained_tokens"] < sum(len(row["responses"]) for row in rows)
+        tokens = sum(len(row["responses"]) for row in rows)
+        assert 0 < trained == values["spo/trained_tokens"] < tokens
+        assert values["spo/trained_token_share"] == pytest.approx(trained / tokens)
         assert all(row["loss_mask"] == row["response_mask"] for row in rows)
         assert values["critic/grad_norm"] > 0 and values["actor/grad_norm"] > 0
         assert any(len(set(row["advantages"])) > 2 for row in rows)  # token by token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +55,32 @@ def test_validation_has_the_context_of_its_step(worker, monkeypatch, step, budge
     params = {"temperature": 0.0}
     asyncio.run(worker._run_agent_loop(params, {"validate": True}, agent_name="single_turn_agent", **prompt))
     assert asked == [{"temperature": 0.0, "max_tokens": budget}] and params == {"temperature": 0.0}
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_texts_that_end_a_response_reach_the_sampler_and_the_grader(worker, monkeypatch, validate):
+    asked, graded = [], []
+
+    async def verls_own(self, sampling_params, trajectory, **rest):
+        asked.append(sampling_params)
+
+    async def ours(sampling_params, prompt):
+        asked.append(sampling_params)
+
+    async def verls_score(self, outputs, kwargs):
+        graded.append(kwargs["extra_info"])
+
+    monkeypatch.setattr(module.SPOAgentLoopWorker.__mro__[1], "_run_agent_loop", verls_own)
+    monkeypatch.setattr(module.SPOAgentLoopWorker.__mro__[1], "_compute_score", verls_score)
+    worker._roll_out = ours
+    for stop in ((), ("###",)):
+        worker.settings = replace(worker.settings, stop=stop, context_schedule=None)
+        call = worker._run_agent_loop({}, {"validate": validate}, agent_name="single_turn_agent", raw_prompt=[])
+        asyncio.run(call)
+        output = SimpleNamespace(prompt_ids=PROMPT, response_ids=[5] * 20)
+        asyncio.run(worker._compute_score([output], kwargs={"global_steps": 1}))
+    assert asked == [{}, {"stop": ["###"]}]
+    assert graded == [{"finished": True}, {"finished": True, "stop": ["###"]}]
 
 
 @pytest.mark.parametrize(("step", "finished"), [(2, False), (3, True)])

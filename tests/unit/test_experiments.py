@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -47,6 +48,8 @@ KEYS = {
     "mask": f"{SPO}.mask_threshold",
     "credit": f"{SPO}.credit",
     "keep_without_signal": f"{SPO}.keep_zero_advantage",
+    "stop_strings": f"{SPO}.stop",
+    "most_sequences": f"{ROLLOUT}.max_num_seqs",
     "unfinished": f"{SPO}.unfinished_reward",
     "replay_old_rows": f"{SPO}.replay.max_age",
     "rows_of_a_question": f"{SPO}.replay.rows_per_question",
@@ -83,7 +86,7 @@ READ: dict[str, Callable[[DictConfig], Any]] = {
     "cut_by": lambda c: "rollout" if c.algorithm.spo.chain.partition == "low_probability" else None,
     "data": lambda c: Path(c.data.train_files).parent.name,
     "evaluate_on": lambda c: Path(c.data.val_files).stem,
-    "stop_string": lambda c: None,  # verl's sampling parameters have no place for one
+    "kl_clip": lambda c: largest_kl(c),
     "bos": lambda c: "always" if "bos_token" in c.actor_rollout_ref.model.custom_chat_template else "never",
 }
 READ_KEYS = {f"{SPO}.chain.trajectories", f"{SPO}.group.responses", f"{SPO}.replay.rows_per_step"}
@@ -98,7 +101,15 @@ READ_KEYS |= {
 OF_TREES = {"branch_factors", "segment_length"}
 OF_CHAINS = {"continuations", "partition", "cut_by"}
 OF_PPO = {"discount", "lambda", "value_clip", "critic_schedule"}
-SOMETIMES = {"cut_interval", "most_steps", "equal_parts", "responses", "stop_string", "bos", *OF_PPO}
+SOMETIMES = {"cut_interval", "most_steps", "equal_parts", "responses", "bos", *OF_PPO}
+
+
+def largest_kl(config: DictConfig) -> float:
+    """Of verl's estimator, for one token."""
+    from verl.trainer.ppo.core_algos import kl_penalty
+
+    far = torch.tensor([-1e4]), torch.tensor([0.0])
+    return kl_penalty(*far, config.actor_rollout_ref.actor.kl_loss_type).item()
 
 
 def responses(config: DictConfig) -> int:
@@ -203,7 +214,6 @@ def test_the_table_is_complete_and_gives_sources_and_reasons(name):
     expected |= OF_TREES if config.algorithm.spo.tree else {"responses"}
     expected |= OF_CHAINS if config.algorithm.spo.chain else set()
     expected |= OF_PPO if config.algorithm.spo.method == "ppo" else set()
-    expected |= {"stop_string"} if config.data.train_files.split("/")[1].endswith("_rho") else set()
     if config.algorithm.spo.chain:
         of_partition = {"low_probability": "cut_interval", "lines": "most_steps", "equal_parts": "equal_parts"}
         expected.add(of_partition[config.algorithm.spo.chain.partition])

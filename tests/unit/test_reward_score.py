@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from data_prep.names import GSM8K
 from recipe.spo.rewards.score import DATA_SOURCES, TASKS, compute_score, grader_for
 from recipe.spo.rewards.verdict import Reason, Verdict
 from tests.conftest import REPOSITORY
@@ -27,6 +28,13 @@ def test_a_task_for_data_of_ones_own(task):
     response, truth = SOLVED[task]
     assert compute_score("mine", response, truth, None, task=task)["score"] == 1.0
     assert compute_score("openai/gsm8k", response, truth, None, task=task)["score"] == 1.0
+
+
+def test_what_is_graded_ends_before_the_first_stop_text():
+    response, extra = "2+3=5\n#### 5\n\n\nProblem:\nAnd 2 more?\n#### 7", {"stop": ["\n\n\nProblem:", "###END"]}
+    assert compute_score(GSM8K, response, "5", extra)["reason"] == "correct"
+    assert compute_score(GSM8K, response, "7", extra)["reason"] == "wrong"
+    assert compute_score(GSM8K, response, "7")["pred"] != "5"
 
 
 def test_an_unfinished_response_earns_nothing():

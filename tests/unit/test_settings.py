@@ -162,6 +162,8 @@ BAD = {
     "segment_length is 0": {"tree": {"segment_length": 0}},
     "segment_length lists 3 levels": {"tree": {"segment_length": [1, 2, 3]}},
     "leave nothing of data.max_response_length": {"tree": {"segment_length": 512}},
+    "stop is '###': give a list of texts": {"stop": "###"},
+    "stop is \\[''\\]: give a list of texts": {"stop": [""]},
     "mask_threshold is 0": {"mask_threshold": 0},
     "mask_threshold is 1.5": {"mask_threshold": 1.5},
     "mask_threshold is 'high'": {"mask_threshold": "high"},

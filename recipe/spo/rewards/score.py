@@ -69,7 +69,8 @@ def compute_score(
         data_source: which data the question is of.
         solution_str: the response, without the prompt. Any text is graded, none raises.
         ground_truth: the right answer, as the task writes it.
-        extra_info: `finished`, if it is there and false, says that the response ran out of budget.
+        extra_info: `finished`, if it is there and false, says that the response ran out of budget; `stop` holds
+            the texts that end a response: what is graded ends before the first of them.
         task: see `grader_for`.
         grader: see `grader_for`.
         **kwargs: not used; part of verl's signature.
@@ -81,6 +82,9 @@ def compute_score(
         ValueError: the data source, task or grader is not known, or the ground truth is none.
     """
     grade = grader_for(data_source, task, grader)
-    if not (extra_info or {}).get("finished", True):
+    extra_info = extra_info or {}
+    if not extra_info.get("finished", True):
         return Verdict(Reason.UNFINISHED).as_reward()
+    for stop in extra_info.get("stop", ()):
+        solution_str = solution_str.partition(stop)[0]
     return grade(solution_str, ground_truth).as_reward()

@@ -80,6 +80,8 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         trace: bool = True,
         **prompt: Any,
     ) -> None:
+        if self.settings.stop:
+            sampling_params = {**sampling_params, "stop": list(self.settings.stop)}
         if trajectory["validate"]:
             if self.settings.context_schedule is not None:
                 used = len(self._prompt_ids(prompt["raw_prompt"]))
@@ -201,11 +203,14 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         return float(output.reward_score), str(output.extra_fields["reward_extra_info"].get("reason", ""))
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
-        """Tell the grader whether the response ended by itself: in validation too, one that did not earns 0."""
+        """Tell the grader whether the response ended by itself (in validation too, one that did not earns 0), and what
+        texts may have ended it."""
         response_ids, budget = outputs[-1].response_ids, self._budget(kwargs, len(outputs[-1].prompt_ids))
         # As the sampler sees it: EOS, or fewer tokens than there was room for.
         finished = len(response_ids) < budget or response_ids[-1] in self.eos_ids
         extra_info = {**(kwargs.get("extra_info") or {}), "finished": finished}
+        if self.settings.stop:
+            extra_info["stop"] = list(self.settings.stop)
         await super()._compute_score(outputs, {**kwargs, "extra_info": extra_info})
 
     async def _write_rows(
