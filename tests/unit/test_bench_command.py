@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from recipe.spo.bench.command import main
 from recipe.spo.bench.suite import Suite, parse_tree
 from recipe.spo.evaluation.errors import EvaluationError
+from tests.refusals import refusal
 from tests.unit.test_evaluate_command import data, model_folder  # noqa: F401  data is a fixture
 
 
@@ -19,15 +18,9 @@ def environment(monkeypatch):
 
 
 def check_error(capsys, arguments, message):
-    loaded = "vllm" in sys.modules  # by another test of the same process
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2 and message in error, error
+    error = refusal(main, arguments, capsys)
+    assert message in error, error
     assert error.startswith("error:") and error.count("\n") == 1
-    assert loaded or "vllm" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from recipe.spo.evaluation.errors import EvaluationError
 from recipe.spo.evaluation.protocol import PRESETS, Protocol, default_ks, preset
 from recipe.spo.evaluation.questions import read_questions
 from tests.conftest import REPOSITORY
+from tests.refusals import refusal
 
 
 def model_folder(folder, context=512, **leave_out):
@@ -45,15 +45,9 @@ def data(tmp_path):
 
 
 def check_error(capsys, arguments, message):
-    loaded = "vllm" in sys.modules  # by another test of the same process
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2 and message in error, error
+    error = refusal(main, arguments, capsys)
+    assert message in error, error
     assert error.strip().splitlines()[-1].startswith(("error:", "python -m recipe.spo.evaluate"))
-    assert loaded or "vllm" not in sys.modules
 
 
 @pytest.mark.parametrize(
