@@ -77,7 +77,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no experiment is called {', '.join(unknown)}; there are {', '.join(known)}")
     names = arguments.names or known
-    console = Console(highlight=False)
+    # In a log file, which has no width of its own, the table is not to be squeezed into 80 columns.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     arguments.demo.mkdir(parents=True, exist_ok=True)
     try:
         data, policy = prepare(arguments.demo, VALIDATION, console)
