@@ -65,7 +65,7 @@ GROUPS = ("grpo", "grpo-mask", "rloo", "ppo")
 VARIANTS = {
     "hard": Variant(
         "hard",
-        Task(min_steps=8, max_steps=10, fit=("--steps", "600", "--target", "0.25", "--check-every", "50")),
+        Task(min_steps=8, max_steps=10, fit=("--steps", "600", "--target", "0.2", "--check-every", "20")),
         {**dict.fromkeys(GROUPS, 17), "vineppo": 5, "chain": 8, "tree": 10},
         (0, 1, 2),
     ),

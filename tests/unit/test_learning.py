@@ -133,13 +133,16 @@ def test_a_run_that_ends_too_soon_or_unvalidated_is_no_success(tmp_path, capsys)
         def __call__(self, run, folder, start, console):
             done = super().__call__(run, folder, start, console)
             log = folder / "metrics.jsonl"
-            log.write_text("\n".join(log.read_text().splitlines()[: self.lines]) + "\n")
+            log.write_text("".join(self.lines(log.read_text().splitlines(keepends=True))))
             return done
 
     short = Short()
-    short.lines = 2
+    short.lines = lambda lines: lines[:2]
     assert bench(tmp_path, *options, launcher=short)[0] == 1
     assert "it ended after 40 of 100 tokens" in capsys.readouterr().out.replace("\n", " ")
+    short.lines = lambda lines: [*lines[:-1], lines[-1].replace("val-core", "other")]
+    assert bench(tmp_path, *options, launcher=short)[0] == 1
+    assert "not validated before training and after its last step" in capsys.readouterr().out.replace("\n", " ")
     assert read_json(tmp_path / "main/easy/tree/seed0/run.json")["problem"]
     assert bench(tmp_path, *options)[0] == 0
 
