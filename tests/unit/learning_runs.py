@@ -16,6 +16,7 @@ from examples.launch import Outcome
 
 SOURCE = "spo/arithmetic"
 TOKENS = 40  # a step
+FEW = ("--methods", "grpo-mask,tree")
 
 
 def accuracy_of(run: Run, tokens: float) -> float:
@@ -75,3 +76,10 @@ def bench(out: Path, *arguments: str, launcher: Launcher | None = None) -> tuple
     launcher = launcher or Launcher()
     small = ["--out", str(out), "--budget", "100", "--tune-budget", "80", "--problems", "100"]
     return main([*small, *arguments], launcher, make_start), launcher
+
+
+def error_of(capsys) -> str:
+    """The one line that a command has written to stderr."""
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1, line
+    return line
