@@ -88,7 +88,7 @@ def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]])
 
 
 def _place(result: Result) -> tuple[int, str]:
-    """So that a method has one colour in all pictures."""
+    """SPO first, then the baseline: in pictures of the same methods each has one colour."""
     label = result.settings["label"]
     known = label in BASE_COLOR_ORDER
     return (BASE_COLOR_ORDER.index(label) if known else len(BASE_COLOR_ORDER), label)
