@@ -8,7 +8,7 @@ METHOD ?= tree
 PYTEST ?= $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading bench-shared-prefixes bench-values eval-gsm8k eval-math500 eval-aime24 clean
+.PHONY: help setup setup-gpu demo test test-slow lint format smoke-gsm8k check-experiments view bench-dump-cost bench-tree-rollout bench-grading bench-shared-prefixes bench-values bench-learning eval-gsm8k eval-math500 eval-aime24 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-22s %s\n", $$1, $$2}'
@@ -100,6 +100,10 @@ bench-values:  ## how accurate each method's values and gradients are: [MODEL=] 
 	$(need_python)
 	@test -e "$(MODEL)" -a -e "$(DATA)" || { echo "$(MODEL) or $(DATA) does not exist: run \`make demo\`, or give MODEL=<model folder> DATA=<folder or parquet file>" >&2; exit 2; }
 	$(PY) -m recipe.spo.bench_values "$(MODEL)" --data "$(DATA)" --out "$(OUT)" $(EXTRA)
+
+bench-learning: OUT ?= outputs/bench-learning
+bench-learning: $(STAMP)  ## learning curves of all methods at equal tokens; hours, the same command goes on: [OUT=] [ARGS="--report"]
+	$(PY) -m benchmarks.learning --out "$(OUT)" $(ARGS)
 
 # DATA is what data_prep writes; EXTRA is passed on, see `python -m recipe.spo.evaluate run --help`.
 eval-gsm8k: DATA ?= data/gsm8k

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,23 @@ METHODS = {
     "reinforce-pp": "REINFORCE++",
     "ppo": "PPO",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Word problems, and the policy to start from.
+
+    Attributes:
+        min_steps: least additions and subtractions in a problem.
+        max_steps: most of them.
+        max_number: greatest number named in a question.
+        fit: options of `recipe.spo.tiny_policy`.
+    """
+
+    min_steps: int = 4
+    max_steps: int = 6
+    max_number: int = 9
+    fit: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -93,21 +111,31 @@ def main() -> int:
     return 0
 
 
-def prepare(out: Path, validation: int, console: Console) -> tuple[Path, Path]:
+def prepare(out: Path, validation: int, console: Console, task: Task | None = None) -> tuple[Path, Path]:
     """Make the data and the tiny policy, or find them made.
+
+    Args:
+        out: folder for both.
+        validation: problems of the validation split, and of the test split.
+        console: where the stages are announced.
+        task: which problems; the demo's by default.
+
+    Returns:
+        The folders of the data and of the policy.
 
     Raises:
         subprocess.CalledProcessError: a stage failed; it has said why.
     """
+    task = task or Task()
     data, policy = out / "data", out / "policy"
     options = ["--train", "8000", "--validation", str(validation), "--test", str(validation)]
-    options += ["--min-steps", "4", "--max-steps", "6", "--max-number", "9"]
+    options += ["--min-steps", str(task.min_steps), "--max-steps", str(task.max_steps)]
+    options += ["--max-number", str(task.max_number)]
     console.print("[bold]1. Word problems[/bold]")
     subprocess.run([sys.executable, "-m", "data_prep.arithmetic", "--out", str(data), *options], check=True)
     console.print("\n[bold]2. A tiny policy that is right some of the time[/bold]")
-    subprocess.run(
-        [sys.executable, "-m", "recipe.spo.tiny_policy", "--data", str(data), "--out", str(policy)], check=True
-    )
+    command = [sys.executable, "-m", "recipe.spo.tiny_policy", "--data", str(data), "--out", str(policy)]
+    subprocess.run([*command, *task.fit], check=True)
     return data, policy
 
 

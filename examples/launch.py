@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from recipe.spo.training_log import curves, read_records
+from recipe.spo.training_log import Curves, curves, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ def train(
     steps: int,
     console: Console,
     limit: float | None = None,
+    tokens: int | None = None,
 ) -> Outcome:
     """Run `command` to its end; on Ctrl-C or SIGTERM wait until it has cleaned up, then raise.
 
@@ -45,6 +46,7 @@ def train(
         steps: training steps that the bar counts to.
         console: where the bar is drawn.
         limit: after so many seconds the command is told to end (SIGTERM); its exit code then says so.
+        tokens: generated tokens that the bar counts to instead, of a run that ends by them.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the command has ended by then.
@@ -59,7 +61,7 @@ def train(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        TextColumn(f"{{task.completed:,.0f}}/{{task.total:,.0f}} {'steps' if tokens is None else 'tokens'}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
@@ -67,13 +69,13 @@ def train(
     )
     try:
         with bar:
-            task = bar.add_task("starting verl, Ray and vLLM", total=steps, note="(about a minute)")
+            task = bar.add_task("starting verl, Ray and vLLM", total=tokens or steps, note="(about a minute)")
             while process.poll() is None:
                 run = curves(read_records(metrics))
                 if run.accuracy or run.steps:
                     last = max(run.accuracy, default=None)
                     note = "" if last is None else f"greedy accuracy {run.accuracy[last]:.1%} after step {last}"
-                    bar.update(task, description="training", completed=run.steps, note=note)
+                    bar.update(task, description="training", completed=_done(run, tokens), note=note)
                 if time.monotonic() >= look_at_memory:  # adding it up over a dozen processes slows them down
                     peak = max(peak, _resident_gib(process.pid))
                     look_at_memory = time.monotonic() + 20.0
@@ -82,13 +84,17 @@ def train(
                     process.terminate()
                     deadline = None  # once: a second signal would disturb its cleaning up
                 time.sleep(3.0)
-            bar.update(task, completed=curves(read_records(metrics)).steps)
+            bar.update(task, completed=_done(curves(read_records(metrics)), tokens))
     except KeyboardInterrupt:
         console.print("Interrupted: waiting for the run to clean up ...")
         process.terminate()  # a terminal has sent Ctrl-C already; a plain `kill` has not
         process.wait()
         raise
     return Outcome(process.returncode, time.monotonic() - started, peak)
+
+
+def _done(run: Curves, tokens: int | None) -> float:
+    return run.steps if tokens is None else min(run.totals["generated_tokens"], tokens)
 
 
 def _resident_gib(pid: int) -> float:

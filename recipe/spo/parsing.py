@@ -85,6 +85,7 @@ def parse_settings(
         optimizer_steps=read.whole("optimizer_steps"),
         replay=_parse_replay(read.raw("replay")),
         context_schedule=parse_schedule(read, tree, chain, response_length, prompt_length),
+        token_budget=None if read.is_null("token_budget") else read.whole("token_budget"),
         expect_responses=_parse_expect(read),
         keep_best=_parse_keep_best(read),
         share_prefixes=_parse_share_prefixes(read),

@@ -57,6 +57,8 @@ def plan_rows(config: DictConfig, settings: SPOSettings, plan: Plan) -> list[tup
         rows.append(("replay", f"trains at most {at_most}; rows left over wait {replay.max_age} steps"))
     rows.append(("optimiser steps", f"{plan.optimizer_steps} a step{_in_all(plan.steps, plan.optimizer_steps)}"))
     rows.append(("steps", "not known without the data" if plan.steps is None else f"{plan.steps:,}"))
+    if settings.token_budget is not None:
+        rows.append(("ends before", f"once {settings.token_budget:,} tokens have been generated for training"))
     rows.append(("validation", describe_validation(plan)))
     rows += memory_rows(config, plan)
     return rows

@@ -125,7 +125,7 @@ def run_facts(config: DictConfig) -> dict[str, Any]:
     reward = OmegaConf.select(config, "reward.custom_reward_function")
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"verl-spo": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {"verl-spo": __version__, "python": platform.python_version(), **versions()},
         "data": {key: [_file_facts(Path(path)) for path in paths_of(config.data[key])] for key in _DATA_KEYS},
         "grader": None if reward is None else OmegaConf.to_container(reward, resolve=True),
     }
@@ -142,7 +142,8 @@ def _file_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the distributions that a run depends on, of those that are installed."""
     found = {}
     for name in _DISTRIBUTIONS:
         try:

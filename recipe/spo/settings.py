@@ -139,6 +139,7 @@ class SPOSettings:
     optimizer_steps: int
     replay: ReplaySettings
     context_schedule: ContextSchedule | None
+    token_budget: int | None
     expect_responses: int | str | None
     keep_best: str | bool | None
     share_prefixes: str

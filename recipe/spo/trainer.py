@@ -2,7 +2,8 @@
 
 Overridden: how many rows a batch is padded to and how they are dealt out (K optimiser steps whatever
 the number of rows), where advantages and old log-probs come from, what happens in a step without
-rows, that rows which wait for a later step are part of a checkpoint, and which checkpoints are kept.
+rows, that rows which wait for a later step are part of a checkpoint, which checkpoints are kept, and that
+a run may end by the tokens that it has generated.
 """
 
 from __future__ import annotations
@@ -63,7 +64,16 @@ class SPOTrainer(PPOTrainerSync):
             self.on_sample_end()
             batch = nothing.prompts
         self.checkpoints.count(metrics)
+        if self._budget_is_spent():
+            self.total_training_steps = self.global_steps
+            # verl has decided before the step that it is not the last one: any step divides by 1.
+            trainer = self.config.trainer
+            trainer.update({name: 1 for name in ("test_freq", "save_freq") if trainer[name] > 0})
         return batch
+
+    def _budget_is_spent(self) -> bool:
+        budget = self.spo.token_budget
+        return budget is not None and self.checkpoints.totals["generated_tokens"] >= budget
 
     @property
     def _rows_a_unit(self) -> int:
@@ -214,6 +224,8 @@ class SPOTrainer(PPOTrainerSync):
             # Without replay now, rows that waited then are counted as expired by the first step.
             load_waiting_rows(folder, required=self.spo.replay.max_age > 0)
             self.checkpoints.resumed(self.global_steps, folder)
+            if self._budget_is_spent():
+                self.total_training_steps = self.global_steps  # nothing is left to do
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int

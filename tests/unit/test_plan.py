@@ -40,6 +40,12 @@ def test_numbers_of_a_small_run(config):
     assert rows["optimiser steps"] == "8 a step, 200 in all"
 
 
+def test_a_token_budget_is_part_of_the_plan(config):
+    assert "ends before" not in planned(config)[1]
+    _, rows = planned(config, algorithm__spo__token_budget=300000)
+    assert rows["ends before"] == "once 300,000 tokens have been generated for training"
+
+
 def test_samples_that_are_left_out_are_not_counted(config):
     plan, _ = planned(config, data__val_max_samples=3, data__train_max_samples=2, data__train_batch_size=2)
     assert plan.validation_responses == 3 and plan.steps == 2  # two epochs of two prompts

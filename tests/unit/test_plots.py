@@ -20,7 +20,8 @@ def log(path, accuracy, tokens=100, seconds=2.0, sources=(SOURCE,), steps=None):
     """Write a run that is validated at the given steps; a step takes `seconds` and `tokens`."""
     records = []
     for step in range(max(accuracy) + 1 if steps is None else steps):
-        data = {} if step == 0 else {"spo/generated_tokens": tokens, "timing_s/step": seconds, "timing_s/testing": 50.0}
+        costs = {"spo/generated_tokens": tokens, "timing_s/step": seconds, "timing_s/testing": 50.0}
+        data = {} if step == 0 else costs | {"spo/optimizer_steps": 2, "spo/skipped_updates": 0}
         if step in accuracy:
             data |= {f"val-core/{source}/acc/mean@1": accuracy[step] for source in sources}
         records.append({"step": step, "data": data})
@@ -74,8 +75,18 @@ def test_seeds_without_common_x_are_refused():
 def test_axes_add_up_tokens_and_training_time(tmp_path):
     run = load(f"a={log(tmp_path / 'm.jsonl', {0: 0.1, 2: 0.2, 4: 0.4})}")
     assert points(run, SOURCE, AXES["steps"]) == [(0, 0.1), (2, 0.2), (4, 0.4)]
+    assert points(run, SOURCE, AXES["optimizer"]) == [(0, 0.1), (4, 0.2), (8, 0.4)]
     assert points(run, SOURCE, AXES["tokens"]) == [(0, 0.1), (200, 0.2), (400, 0.4)]
     assert points(run, SOURCE, AXES["time"]) == [(0, 0.1), (4, 0.2), (8, 0.4)], "validation takes no training time"
+
+
+def test_a_step_without_an_update_takes_no_optimiser_step(tmp_path):
+    run = load(f"a={log(tmp_path / 'm.jsonl', {0: 0.1, 2: 0.2, 4: 0.4})}")
+    del run.steps[3]["spo/optimizer_steps"]
+    with pytest.raises(LogError, match="training steps 3 did not log spo/optimizer_steps"):
+        points(run, SOURCE, AXES["optimizer"])
+    run.steps[3]["spo/skipped_updates"] = 1
+    assert points(run, SOURCE, AXES["optimizer"]) == [(0, 0.1), (4, 0.2), (6, 0.4)]
 
 
 def test_a_resumed_run_has_two_files(tmp_path):
@@ -122,7 +133,7 @@ def test_the_command_writes_pictures_and_points(tmp_path, capsys):
     arguments = ["curves", f"SPO={one}", f"GRPO={other}", f"SPO={two}", "--x", "all", "--validation-size", "400"]
     assert main([*arguments, "--title", "t", "--out", str(tmp_path / "new")]) == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
-        f"accuracy_{axis}.{suffix}" for axis in ("steps", "tokens", "time") for suffix in ("png", "svg", "csv")
+        f"accuracy_{axis}.{suffix}" for axis in AXES for suffix in ("png", "svg", "csv")
     }
     assert (tmp_path / "new/accuracy_steps.png").read_bytes().startswith(b"\x89PNG")
     steps = rows(tmp_path / "new/accuracy_steps.csv")

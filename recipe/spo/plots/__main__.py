@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="curves|table")
     curves = commands.add_parser(
         "curves",
-        help="accuracy against steps, generated tokens or time, from training logs",
+        help="accuracy against steps, optimiser steps, generated tokens or time, from training logs",
         description="Draw accuracy from training logs (verl's file tracker) as PNG, SVG and CSV. Runs with the "
         "same LABEL are seeds of one method: a mean line with a band, over the x that all seeds reach.",
     )

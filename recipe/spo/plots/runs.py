@@ -1,4 +1,4 @@
-"""Training runs as points: accuracy against steps, generated tokens or training time."""
+"""Training runs as points: accuracy against steps, optimiser steps, generated tokens or training time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ class Axis:
     of_step: Callable[[History], dict[int, float]]
 
 
+def optimizer_steps(run: History) -> dict[int, float]:
+    """Optimiser steps up to each step; a step without a row to train has taken none, and says only that."""
+    counted = {
+        step: {"spo/optimizer_steps": 0, **data} if data.get("spo/skipped_updates") else data
+        for step, data in run.items()
+    }
+    return cumulative(counted, "spo/optimizer_steps")
+
+
 #: Training time is `timing_s/step`: sampling, credit, updates, weight sync and checkpoints. verl times a
 #: validation (`timing_s/testing`) after it closed the step's timer, so validation is not in it.
 AXES = {
     "steps": Axis("steps", "training step", lambda run: {step: float(step) for step in run}),
+    "optimizer": Axis("optimizer", "optimiser step", optimizer_steps),
     "tokens": Axis("tokens", "generated tokens", lambda run: cumulative(run, "spo/generated_tokens")),
     "time": Axis("time", "training time without validation", lambda run: cumulative(run, "timing_s/step")),
 }

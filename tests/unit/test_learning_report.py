@@ -1,0 +1,144 @@
+"""The bench of learning curves: which rates are chosen, what its tables hold and what is said of them."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from benchmarks.learning.numbers import Mean
+from benchmarks.learning.plan import (
+    TUNE_SEED,
+)
+from benchmarks.learning.publish import compact_log
+from benchmarks.learning.rates import choose
+from benchmarks.learning.results import gather
+from benchmarks.learning.tables import sentences
+from recipe.spo.json_files import read_json
+from tests.unit.learning_runs import FEW, bench, error_of
+
+
+def test_runs_that_differ_are_not_compared(tmp_path, capsys):
+    bench(tmp_path, "--methods", "tree", "--rates", "demo", "--variants", "easy")
+    capsys.readouterr()
+    assert bench(tmp_path, "--methods", "rloo", "--rates", "demo", "--variants", "easy", "--budget", "120")[0] == 2
+    assert "cannot be compared with" in (line := error_of(capsys)) and "token_budget" in line
+
+
+def test_choosing_a_rate_by_hand():
+    chosen = choose({1e-4: 0.5, 3e-4: 0.495, 3e-5: 0.4})
+    assert chosen == {
+        "rate": 1e-4,
+        "area": {"3e-05": 0.4, "0.0001": 0.5, "0.0003": 0.495},
+        "near_ties": [3e-4],
+        "at_end_of_grid": False,
+    }
+    assert choose({1e-4: 0.5, 3e-4: 0.6})["at_end_of_grid"] and not choose({1e-4: 0.5})["at_end_of_grid"]
+    assert choose({3e-4: 0.5, 1e-4: 0.5})["rate"] == 1e-4, "of equal ones the smaller"
+
+
+def test_rates_json_says_how_they_were_chosen(tmp_path):
+    bench(tmp_path, "--methods", "tree", "--only", "tune")
+    entry = read_json(tmp_path / "rates.json")["tree"]
+    # In a straight line from .2, with slope .003, .0015 and .0024: the mean up to 80 tokens.
+    assert entry["area"] == {
+        "3e-05": pytest.approx(0.26),
+        "0.0001": pytest.approx(0.32),
+        "0.0003": pytest.approx(0.296),
+    }
+    assert (entry["rate"], entry["seed"], entry["token_budget"], entry["variant"]) == (1e-4, TUNE_SEED, 80, "hard")
+    bench(tmp_path, "--methods", "chain", "--only", "tune")
+    assert read_json(tmp_path / "rates.json").keys() == {"tree", "chain"}
+
+
+@pytest.mark.parametrize("content", ['{"tree": {"rate": 0}}', '{"tree": 1e-4}', "[]", '{"tree": {"rate": true}}', "{"])
+def test_rates_that_are_none_are_refused(tmp_path, capsys, content):
+    (tmp_path / "rates.json").write_text(content)
+    assert bench(tmp_path, "--methods", "tree", "--only", "main")[0] == 2
+    assert "rates.json" in error_of(capsys)
+
+
+def test_the_table_by_hand(tmp_path):
+    bench(tmp_path, *FEW, "--rates", "demo", "--variants", "hard")
+    with open(tmp_path / "results.csv", newline="") as file:
+        tree, mask = csv.DictReader(file)
+    assert (tree["method"], mask["method"]) == ("tree", "grpo-mask")
+    # At 100 tokens .2 + .3 (1 + seed / 10) and .2 + .2 (1 + seed / 10): differences .10, .11, .12.
+    assert float(tree["final"]) == pytest.approx(0.53) and float(mask["final"]) == pytest.approx(0.42)
+    assert float(tree["final_se"]) == pytest.approx(0.03 / 3**0.5, rel=1e-5)
+    assert float(tree["final_minus_baseline"]) == pytest.approx(0.11)
+    error = 0.01 / 3**0.5
+    assert float(tree["final_minus_baseline_se"]) == pytest.approx(error, rel=1e-5)
+    assert float(tree["final_minus_baseline_low"]) == pytest.approx(0.11 - 4.303 * error, rel=1e-5)
+    assert float(tree["area"]) == pytest.approx(0.365) and float(tree["area_minus_baseline"]) == pytest.approx(0.055)
+    assert mask["final_minus_baseline"] == "" and tree["final_minus_baseline_pairs"] == "3"
+    # Three steps of 40 tokens, two optimiser steps and 2.5 seconds each.
+    assert (tree["steps"], tree["optimizer_steps"], tree["generated_tokens"]) == ("3", "6", "120")
+    assert (tree["training_seconds"], tree["seconds"], tree["trained_tokens"]) == ("7.5", "12", "21")
+    text = (tmp_path / "results.md").read_text()
+    assert "| SPO-tree | 0.0001 | 0, 1, 2 | 53.0 ± 1.7 | 36.5 ± 0.9 | +11.0 ± 0.6 [+8.5, +13.5] |" in text
+    assert "SPO-tree **beats grpo-mask by more than two standard errors**: +11.0 points ± 0.6" in text
+    for axis in ("tokens", "time", "optimizer"):
+        assert (tmp_path / f"accuracy_hard_{axis}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_has_its_binomial_error_and_decides_nothing(tmp_path):
+    bench(tmp_path, *FEW, "--rates", "demo", "--variants", "easy")
+    text = (tmp_path / "results.md").read_text()
+    assert "| SPO-tree | 0.0001 | 0 | 50.0 (± 5.0) | 35.0 | +10.0 | +5.0 |" in text  # sqrt(.5 .5 / 100)
+    assert "one seed has no standard error, so this decides nothing" in text
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (
+            Mean(0.10, 0.01, 3),
+            "**beats grpo-mask by more than two standard errors**: +10.0 points ± 1.0 (paired, n = 3)",
+        ),
+        (Mean(0.03, 0.02, 3), "**does not beat grpo-mask by more than two standard errors**: +3.0 points"),
+        (Mean(-0.03, 0.01, 3), "it is behind by more than two standard errors**: -3.0 points"),
+        (Mean(0.03, 0.01, 3), "is [-1.3, +7.3] and includes 0"),
+        (None, "cannot be compared with grpo-mask: no seed that both have run"),
+    ],
+)
+def test_what_is_said_follows_from_the_numbers(difference, words):
+    from types import SimpleNamespace
+
+    row = SimpleNamespace(
+        base="tree", variant="hard", title="SPO-tree", final_difference=difference, area_difference=difference
+    )
+    final, area = sentences([row])
+    assert words in final and words in area and final.startswith("hard, final accuracy: SPO-tree")
+    row.base = "rloo"
+    assert sentences([row]) == []
+
+
+def test_a_report_of_part_says_what_is_missing(tmp_path, capsys):
+    assert bench(tmp_path / "none", "--report")[0] == 2
+    assert "does not exist: nothing to report" in error_of(capsys)
+    bench(tmp_path, "--methods", "tree", "--rates", "demo", "--variants", "hard", "--seeds", "0")
+    capsys.readouterr()
+    status, launcher = bench(tmp_path, "--report", "--only", "main")
+    assert (status, launcher.runs) == (0, [])
+    text = (tmp_path / "results.md").read_text()
+    assert "* main/hard/tree/seed1: not run" in text and "main/hard/tree/seed0: not run" not in text
+    assert "cannot be compared with grpo-mask" in text
+    assert text.count(": not run") == 3 * 7 + 7 - 1
+
+
+def test_what_is_published_gives_the_same_report_and_no_paths(tmp_path, capsys):
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    bench(out, *FEW, "--variants", "easy")
+    assert bench(out, *FEW, "--variants", "easy", "--publish", str(docs))[0] == 0
+    for name in ("results.md", "results.csv"):
+        assert (docs / name).read_text() == (out / name).read_text()
+    (log,) = (docs / "main/easy/tree").glob("seed0/metrics.jsonl")
+    assert "not/kept" not in log.read_text() and "spo/root_value" in log.read_text()
+    for file in docs.rglob("*.*"):
+        if file.is_file() and file.suffix != ".png":
+            assert str(tmp_path) not in file.read_text(), file
+    run = gather(docs, "main")[0][0]
+    assert compact_log(run.run.steps) == (run.folder / "metrics.jsonl").read_text()
+    capsys.readouterr()
+    assert bench(out, "--publish", str(out))[0] == 2 and "choose another" in error_of(capsys)
