@@ -50,11 +50,18 @@ $(BROWSER): $(STAMP)
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[browser]' -c scripts/constraints_cpu.txt && touch $@ \
 		|| echo "no headless browser could be installed: the tests of the viewer's page will be skipped" >&2
 
+# A run of the whole stack takes both cores; all else goes in two processes, a file of tests to each at a time.
+define unit_tests
+$(PYTEST) -m "not slow and not e2e" -n 2 --dist loadfile
+endef
+
 test: $(STAMP)  ## all tests but the slow ones, under 15 minutes on two cores
-	$(PYTEST) -m "not slow"
+	$(unit_tests)
+	$(PYTEST) -m "not slow and e2e"
 
 test-slow: $(STAMP) $(BROWSER)  ## every test
-	$(PYTEST)
+	$(unit_tests)
+	$(PYTEST) -m "slow or e2e"
 
 lint: $(STAMP)  ## ruff: format and lint
 	$(PY) -m ruff format --check .

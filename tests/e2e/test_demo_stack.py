@@ -136,15 +136,26 @@ def test_nothing_is_left_behind(run):
     assert shared_memory() <= set((out / "shared_memory").read_text().split())
 
 
-def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
-    segments = shared_memory()
-    command = command_of(arithmetic, policy, tmp_path, *TREE, "trainer.total_training_steps=100")
+def test_steps_without_any_row_are_counted_and_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
+    """A mask that no token passes: no rows, no update, no NaN, the weights stay, and the run goes on until Ctrl-C."""
+    segments, metrics = shared_memory(), tmp_path / "metrics.jsonl"
+    overrides = (
+        "algorithm.spo.mask_threshold=1e-9",
+        "actor_rollout_ref.actor.use_kl_loss=False",
+        "trainer.total_training_steps=100",
+        "trainer.test_freq=2",
+    )
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment_of(tmp_path), stdout=log, stderr=log, start_new_session=True
+            command_of(arithmetic, policy, tmp_path, *TREE, *overrides),
+            cwd=REPOSITORY,
+            env=environment_of(tmp_path),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 600
-        while not read_records(tmp_path / "metrics.jsonl"):  # the first validation: everything is up
+        while len(read_records(metrics)) < 3:  # the validation before training, and two steps
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.5)
         assert len(processes_of(str(tmp_path))) > 5  # the search does find a run that is alive
@@ -152,25 +163,10 @@ def test_ctrl_c_leaves_nothing_behind(arithmetic, policy, tmp_path):
         assert process.wait(timeout=120) != 0
     assert processes_of(str(tmp_path)) == []
     assert shared_memory() <= segments
-
-
-def test_a_step_without_any_row_is_counted_and_goes_on(arithmetic, policy, tmp_path):
-    """A mask that no token passes: no rows, no update, no NaN, and the weights stay."""
-    done = train(
-        arithmetic,
-        policy,
-        tmp_path,
-        *TREE,
-        "algorithm.spo.mask_threshold=1e-9",
-        "actor_rollout_ref.actor.use_kl_loss=False",
-        "trainer.total_training_steps=2",
-        "trainer.test_freq=2",
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    before, *steps = [record["data"] for record in read_records(tmp_path / "metrics.jsonl")]
+    before, *steps = [record["data"] for record in read_records(metrics)][:3]
     assert [step["spo/skipped_updates"] for step in steps] == [1, 1]
     assert [step["spo/questions_without_rows"] for step in steps] == [QUESTIONS, QUESTIONS]
     assert all(step["spo/dropped_all_masked"] > 0 for step in steps)
-    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in metrics.read_text()
     name = next(key for key in before if key.startswith("val-core/"))
     assert steps[-1][name] == before[name]
