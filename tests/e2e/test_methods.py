@@ -10,7 +10,8 @@ from recipe.spo.check_dump import check_dump
 from recipe.spo.dump import ROWS, read_dump
 from tests.e2e.stack import QUESTIONS, step_metrics_of, train
 
-pytestmark = pytest.mark.e2e
+# `make test` has SPO-tree alone; chains and PPO go through the stack in CI by way of `make check-experiments`, too.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 STEPS, ROWS_A_STEP, LOG_THRESHOLD = 2, 8, math.log(0.9)
 
 
@@ -63,7 +64,6 @@ def test_verls_own_settings_of_the_loss_take_effect(chains):
     assert all(wanted <= values.keys() for values in metrics.values())
 
 
-@pytest.mark.slow
 def test_ppo_trains_its_critic_on_every_token_and_its_policy_under_the_mask(arithmetic, policy, tmp_path):
     done = train(
         arithmetic,
@@ -91,7 +91,6 @@ def test_ppo_trains_its_critic_on_every_token_and_its_policy_under_the_mask(arit
         assert any(len(set(row["advantages"])) > 2 for row in rows)  # token by token
 
 
-@pytest.mark.slow
 def test_the_authors_loss_and_mask_run_on_the_whole_stack(arithmetic, policy, tmp_path):
     done = train(
         arithmetic,
