@@ -151,6 +151,21 @@ def load_tokenizer(model: DictConfig) -> Any:
     return tokenizer
 
 
+def check_stop_texts(texts: Iterable[str], tokenizer: Any) -> None:
+    """Refuse texts that no response can hold, since special tokens are left out where responses are decoded.
+
+    Raises:
+        PreflightError: naming the text.
+    """
+    for text in texts:
+        special = [token for token in tokenizer.all_special_tokens if token in text]
+        if special:
+            raise PreflightError(
+                f"algorithm.spo.stop: {text!r} holds the special token {special[0]!r}, which no decoded response does; "
+                "EOS ends a response in any case"
+            )
+
+
 def check_prompt_lengths(key: str, data: DictConfig, files: Any, tokenizer: Any) -> int:
     """Count the prompts that are longer than `data.max_prompt_length`.
 

@@ -42,6 +42,7 @@ def plan_rows(config: DictConfig, settings: SPOSettings, plan: Plan) -> list[tup
         ("data", ", ".join(paths_of(data.train_files)) or "none"),
         ("runs on", where + (f", {trainer.nnodes} machines" if trainer.nnodes > 1 else "")),
         ("method", describe_rollout(config, settings)),
+        *([("responses end", "at EOS, or at " + " or ".join(map(repr, settings.stop)))] if settings.stop else []),
         ("credit", describe_credit(settings)),
         ("questions a step", f"{plan.questions:,}"),
     ]

@@ -13,6 +13,7 @@ from recipe.spo.inputs import (
     check_data_files,
     check_ground_truths,
     check_prompt_lengths,
+    check_stop_texts,
     load_tokenizer,
     paths_of,
     row_count,
@@ -75,6 +76,7 @@ def check_run(config: DictConfig, gpus: int | None = None) -> SPOSettings:
     model = str(config.actor_rollout_ref.model.path)
     sizes_unknown = local_config(model) is None  # a hub id, so `check_settings` could not look at them
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
+    check_stop_texts(settings.stop, tokenizer)
     if sizes_unknown:
         fetch_config(model)
         check_model(config, settings.context_schedule)

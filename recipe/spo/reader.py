@@ -69,7 +69,7 @@ class Reader:
         """A list, perhaps empty, of texts that are not."""
         values = self.node[name]
         if not is_list(values) or not all(isinstance(value, str) and value for value in values):
-            raise self.wrong(name, "give a list of texts, such as ['###'], or []")
+            raise self.wrong(name, "give a list of texts, none of them empty, such as ['###'], or []")
         return tuple(values)
 
     def number(self, name: str, least: float = -math.inf) -> float:

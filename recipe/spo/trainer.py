@@ -65,6 +65,7 @@ class SPOTrainer(PPOTrainerSync):
             batch = nothing.prompts
         self.checkpoints.count(metrics)
         if self._budget_is_spent():
+            print(f"algorithm.spo.token_budget is spent: step {self.global_steps} is the last")
             self.total_training_steps = self.global_steps
             # verl has decided before the step that it is not the last one: any step divides by 1.
             trainer = self.config.trainer
@@ -225,7 +226,8 @@ class SPOTrainer(PPOTrainerSync):
             load_waiting_rows(folder, required=self.spo.replay.max_age > 0)
             self.checkpoints.resumed(self.global_steps, folder)
             if self._budget_is_spent():
-                self.total_training_steps = self.global_steps  # nothing is left to do
+                print("algorithm.spo.token_budget is spent: nothing is left to do; raise it to go on")
+                self.total_training_steps = self.global_steps
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int

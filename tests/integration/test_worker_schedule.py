@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from recipe.spo.rollout import worker as module
+from recipe.spo.rollout.ending import at_texts
 from recipe.spo.rollout.sampler import Sampler
 from recipe.spo.stopping import at_full_length
 from recipe.spo.tree import walk
@@ -32,6 +33,7 @@ def worker():
         SCHEDULE, response=RESPONSE, prompt=16, tree={"branch_factors": [2, 2, 2], "segment_length": 4}
     )
     made.response_length, made.cutting, made.eos_ids = RESPONSE, at_full_length, frozenset({EOS})
+    made.end_rule = None
     made._prompt_ids = lambda messages: PROMPT
     return made
 
@@ -81,6 +83,20 @@ def test_texts_that_end_a_response_reach_the_sampler_and_the_grader(worker, monk
         asyncio.run(worker._compute_score([output], kwargs={"global_steps": 1}))
     assert asked == [{}, {"stop": ["###"]}]
     assert graded == [{"finished": True}, {"finished": True, "stop": ["###"]}]
+
+
+def test_in_validation_a_text_that_ends_with_the_budget_ends_the_response(worker, monkeypatch):
+    graded = []
+
+    async def verls_own(self, outputs, kwargs):
+        graded.append(kwargs["extra_info"]["finished"])
+
+    monkeypatch.setattr(module.SPOAgentLoopWorker.__mro__[1], "_compute_score", verls_own)
+    worker.end_rule = at_texts(["##"], lambda token_ids: "".join(map(chr, token_ids)))
+    for text in ("a" * 18 + "##", "a" * 19 + "#"):
+        output = SimpleNamespace(prompt_ids=PROMPT, response_ids=[ord(letter) for letter in text])
+        asyncio.run(worker._compute_score([output], kwargs={"global_steps": 2}))
+    assert graded == [True, False]
 
 
 @pytest.mark.parametrize(("step", "finished"), [(2, False), (3, True)])

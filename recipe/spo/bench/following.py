@@ -22,12 +22,10 @@ class FollowingSampler(Sampler):
 
     Attributes:
         references: whole responses, as many as the rollout's first level is wide, or fewer.
-        prompt_length: tokens of the prompt.
         tree: the rollout is a tree; a chain's continuations, whose paths are (cut, k), follow nobody.
     """
 
     references: Sequence[Node] = field(default_factory=tuple)
-    prompt_length: int = 0
     tree: bool = True
 
     async def sample(self, context_ids: Sequence[int], max_tokens: int, path: tuple[int, ...]) -> Node:

@@ -82,7 +82,14 @@ def _long_cot(context: int) -> Protocol:
 PRESETS: Mapping[str, Protocol] = MappingProxyType(
     {
         "greedy": Protocol(samples=1, temperature=0.0, top_p=1.0, max_context=2048, max_new_tokens=2048),
-        "gsm8k-paper": Protocol(samples=16, temperature=0.35, top_p=1.0, max_context=2047, max_new_tokens=1024),
+        "gsm8k-paper": Protocol(
+            samples=16,
+            temperature=0.35,
+            top_p=1.0,
+            max_context=2047,
+            max_new_tokens=1024,
+            stop=("\n\n\nProblem:",),  # as in training
+        ),
         "long-cot-2k": _long_cot(2048),
         "long-cot-4k": _long_cot(4096),
         "long-cot-32k": _long_cot(32768),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from recipe.spo.rollout.ending import EndRule
 from recipe.spo.tree import Node
 
 
@@ -32,6 +33,8 @@ class Sampler:
         eos_ids: token ids that end a response.
         seed: with a number, every request gets a seed of its own from (seed, context, path); for tests
             and debugging. `None`, the default, sets none: vLLM samples requests with a seed one by one.
+        prompt_length: tokens of the prompt that every context begins with; needed by `end_rule`.
+        end_rule: what ends a response but EOS.
         prompt_tokens: tokens of the contexts asked for so far.
         cached_tokens: those of them that the server found in its prefix cache.
         min_global_steps: oldest weights that a segment was sampled with (verl's step number).
@@ -43,6 +46,8 @@ class Sampler:
     sampling_params: Mapping[str, Any]
     eos_ids: frozenset[int]
     seed: int | None = None
+    prompt_length: int = 0
+    end_rule: EndRule | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
     min_global_steps: int | None = None
@@ -75,7 +80,13 @@ class Sampler:
         # verl reports "completed" for a stop and for a spent budget alike, so look at the tokens. EOS
         # may be the last token of the budget; fewer tokens than asked for means a stop sequence.
         finished = token_ids[-1] in self.eos_ids or len(token_ids) < max_tokens
-        return Node(token_ids=token_ids, log_probs=list(output.log_probs), finished=finished)
+        if self.end_rule is not None:
+            response_ids = [*context_ids[self.prompt_length :], *token_ids]
+            end = self.end_rule(response_ids)
+            if end is not None:
+                del token_ids[len(token_ids) - (len(response_ids) - end) :]
+                finished = True
+        return Node(token_ids=token_ids, log_probs=list(output.log_probs)[: len(token_ids)], finished=finished)
 
     def _account(self, context_tokens: int, extra_fields: Mapping[str, Any]) -> None:
         self.prompt_tokens += context_tokens

@@ -13,6 +13,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -34,7 +35,7 @@ from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
 from recipe.spo.parsing import settings_of
 from recipe.spo.recorder import Recorder, choose
 from recipe.spo.rollout.chain import grow_chain
-from recipe.spo.rollout.ending import eos_token_ids
+from recipe.spo.rollout.ending import at_texts, eos_token_ids
 from recipe.spo.rollout.queue import CONTENT_TAG, COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
 from recipe.spo.rollout.sampler import Sampler, derived_seed
 from recipe.spo.rollout.tree import grow_tree
@@ -67,6 +68,8 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
             if self.rollout_config.ignore_eos
             else eos_token_ids(self.tokenizer, self.model_config.generation_config)
         )
+        # As vLLM and verl's reward workers decode.
+        self.end_rule = at_texts(self.settings.stop, partial(self.tokenizer.decode, skip_special_tokens=True))
         self.recorder = Recorder(self.settings, self.tokenizer.decode) if self.settings.dump_dir else None
         # Once a worker: what it learns about tokens serves every prompt.
         self.cutting = cutting_rule(self.settings, self.tokenizer.decode)
@@ -109,6 +112,8 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
                 sampling_params=sampling_params,
                 eos_ids=self.eos_ids,
                 seed=self._rollout_seed(prompt),
+                prompt_length=len(prompt_ids),
+                end_rule=self.end_rule,
             )
             rollout = await self._grow(sampler, prompt_ids, prompt)
         await self._grade(rollout, prompt_ids, prompt)
@@ -206,8 +211,9 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         """Tell the grader whether the response ended by itself (in validation too, one that did not earns 0), and what
         texts may have ended it."""
         response_ids, budget = outputs[-1].response_ids, self._budget(kwargs, len(outputs[-1].prompt_ids))
-        # As the sampler sees it: EOS, or fewer tokens than there was room for.
+        # As the sampler sees it: EOS, fewer tokens than there was room for, or a text that ends it.
         finished = len(response_ids) < budget or response_ids[-1] in self.eos_ids
+        finished = finished or (self.end_rule is not None and self.end_rule(response_ids) is not None)
         extra_info = {**(kwargs.get("extra_info") or {}), "finished": finished}
         if self.settings.stop:
             extra_info["stop"] = list(self.settings.stop)
