@@ -85,7 +85,7 @@ def test_the_workers_record_what_is_marked_and_count_the_rest(sent, monkeypatch,
     monkeypatch.setattr(module.tq, "async_kv_put", put)
     monkeypatch.setattr(module, "TreeClient", NoClient)
     worker = object.__new__(module.SPOAgentLoopWorker)
-    worker.settings, worker.llm_client, worker.eos_ids = spo, None, frozenset()
+    worker.settings, worker.llm_client, worker.eos_ids, worker.end_rule = spo, None, frozenset(), None
     worker.recorder = Recorder(spo, decode)
     worker.rollout_config = SimpleNamespace(seed=0)
     worker._prompt_ids = lambda messages: PROMPT_IDS
