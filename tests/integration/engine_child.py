@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from tensordict import NonTensorData, TensorDict
 
 from benchmarks.verl_actor import actor_worker
+from tests.integration.torchrun import composed
 
 
 def rows(vocabulary: int) -> list[dict]:
@@ -71,21 +72,10 @@ def batch(made: list[dict]) -> TensorDict:
 
 
 def main(model: str, *overrides: str) -> None:
-    import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
-    from hydra import compose, initialize_config_module
+    config = composed(model, *overrides)
     from verl.utils import tensordict_utils as tu
     from verl.utils.config import omega_conf_to_dataclass
 
-    with initialize_config_module("recipe.spo.config", version_base=None):
-        config = compose(
-            "spo_trainer",
-            overrides=[
-                f"actor_rollout_ref.model.path={model}",
-                "actor_rollout_ref.actor.optim.lr=0.0",
-                f"trainer.n_gpus_per_node={os.environ['WORLD_SIZE']}",
-                *overrides,
-            ],
-        )
     OmegaConf.resolve(config)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     actor.engine.use_dynamic_bsz = False

@@ -18,6 +18,7 @@ from tensordict import NonTensorData, TensorDict
 
 from benchmarks.verl_actor import actor_worker
 from tests.integration.engine_child import batch, with_padding
+from tests.integration.torchrun import composed
 
 #: Token limits of micro-batches, or numbers of rows where they are fixed.
 CUTS = [{"max_token_len_per_gpu": 130}, {"max_token_len_per_gpu": 1000}, {"micro_batch_size_per_gpu": 2}]
@@ -148,21 +149,9 @@ def refusal(config: Any, data: TensorDict) -> str:
 
 
 def main(model: str, *overrides: str) -> None:
-    import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
-    from hydra import compose, initialize_config_module
+    config = composed(model, "actor_rollout_ref.actor.entropy_coeff=0.01", *overrides)
     from verl.utils import tensordict_utils as tu
 
-    with initialize_config_module("recipe.spo.config", version_base=None):
-        config = compose(
-            "spo_trainer",
-            overrides=[
-                f"actor_rollout_ref.model.path={model}",
-                "actor_rollout_ref.actor.optim.lr=0.0",
-                "actor_rollout_ref.actor.entropy_coeff=0.01",
-                f"trainer.n_gpus_per_node={os.environ['WORLD_SIZE']}",
-                *overrides,
-            ],
-        )
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     # The first one before our engine is registered: it is verl's.
     workers = {mode: build(config, mode) for mode in ("off", "on", "auto")}

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.integration import torchrun
 
 pytestmark = pytest.mark.integration
 
 
 def split_results(model, ranks: int, *overrides: str) -> list[dict[str, float]]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
-        [*command, "-m", "tests.integration.engine_child", str(model), *overrides],
-        cwd=REPOSITORY,
-        env={**os.environ, "VERL_PLATFORM": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0 and lines, done.stderr[-3000:]
-    return json.loads(lines[0].removeprefix("RESULT "))
+    return torchrun.results_of("tests.integration.engine_child", model, ranks, *overrides, timeout=300)
 
 
 def test_loss_and_gradient_do_not_depend_on_micro_batches_ranks_or_padding(policy):

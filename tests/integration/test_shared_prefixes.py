@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.integration import torchrun
 
 pytestmark = pytest.mark.integration
 
@@ -52,18 +48,9 @@ def test_the_configuration_suits_every_process_of_verl(mode):
 
 
 def results_of(model, ranks: int, *overrides: str) -> list[dict]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
-        [*command, "-m", "tests.integration.shared_child", str(model), *overrides],
-        cwd=REPOSITORY,
-        env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
+    return torchrun.results_of(
+        "tests.integration.shared_child", model, ranks, *overrides, timeout=600, OMP_NUM_THREADS="1"
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0 and lines, done.stderr[-3000:]
-    return json.loads(lines[0].removeprefix("RESULT "))
 
 
 def assert_equal(differences: dict[str, float]) -> None:
