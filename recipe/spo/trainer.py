@@ -140,7 +140,7 @@ class SPOTrainer(PPOTrainerSync):
             batch = super()._compute_advantage(batch, metrics)
         else:
             if self.spo.trainer_masks:
-                self._mask(batch, metrics)
+                self._mask(batch)
             carried = tq.kv_batch_get(
                 keys=batch.keys, partition_id=batch.partition_id, select_fields=["spo_advantages"]
             )
@@ -152,8 +152,8 @@ class SPOTrainer(PPOTrainerSync):
         _count_trained(batch, mask["loss_mask"], metrics)
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=mask)
 
-    def _mask(self, batch: KVBatchMeta, metrics: dict) -> None:
-        """Narrow the masks to improbable tokens, by the log-probs of `mask_source`."""
+    def _mask(self, batch: KVBatchMeta) -> torch.Tensor:
+        """Narrow the masks to improbable tokens, by the log-probs of `mask_source`; gives the new mask."""
         field = "old_log_probs" if self.spo.mask_source == "trainer" else "rollout_log_probs"
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[field, "response_mask"])
         mask = data["response_mask"]
@@ -161,7 +161,7 @@ class SPOTrainer(PPOTrainerSync):
         narrowed = torch.nested.nested_tensor_from_jagged(mask.values() * improbable, mask.offsets())
         data["response_mask"], data["loss_mask"] = narrowed, narrowed.clone()
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
-        _count_trained(batch, narrowed, metrics)
+        return narrowed
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         with _set(self.config.critic, ppo_mini_batch_size=self._mini_batch_rows(batch)):
@@ -169,7 +169,8 @@ class SPOTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.spo.method == "ppo" and self.spo.trainer_masks:
-            self._mask(batch, metrics)  # only now: the critic learns from every token
+            # Only now: the critic learns from every token.
+            _count_trained(batch, self._mask(batch), metrics)
         if self.dump is not None:
             self._dump_rows(batch)
         if self.spo.replay.max_age:
