@@ -39,7 +39,7 @@ DIGITS = 6
 
 
 def publish(out: Path, target: Path) -> int:
-    """Copy the finished runs; a run that was published before is written over.
+    """Copy the finished runs; runs that were published before and are no more in `out` are removed.
 
     Args:
         out: folder of the bench.
@@ -56,7 +56,12 @@ def publish(out: Path, target: Path) -> int:
     results = [result for phase in PHASES for result in gather(out, phase)[0]]
     if not results:
         raise LearningError(f"--out {out} holds no finished run: nothing to publish")
+    kept = {target / result.folder.relative_to(out) for result in results}
     try:
+        for record in (path for phase in PHASES for path in (target / phase).rglob(RECORD)):
+            if record.parent not in kept:
+                for name in (METRICS, RECORD):
+                    (record.parent / name).unlink(missing_ok=True)
         for result in results:
             folder = target / result.folder.relative_to(out)
             folder.mkdir(parents=True, exist_ok=True)

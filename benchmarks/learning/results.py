@@ -17,6 +17,8 @@ from recipe.spo.training_log import LogError, accuracies, history, read_records
 
 #: What runs of a variant must have in common to be compared.
 COMMON = ("token_budget", "start")
+#: What seeds of a method must have in common to be averaged, beside overrides that set no seed.
+OWN = ("method", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def gather(out: Path, phase: str) -> tuple[list[Result], list[str]]:
 
     Raises:
         LearningError: a folder cannot be read.
-        EvaluationError: runs of one variant had different budgets, data or start policies.
+        EvaluationError: runs of one variant had different budgets, data or start policies, or seeds of one method
+            other settings.
     """
     results, others = [], []
     for path in sorted((out / phase).glob(f"*/*/seed*/{'lr*/' if phase == TUNE else ''}{RECORD}")):
@@ -109,17 +112,35 @@ def gather(out: Path, phase: str) -> tuple[list[Result], list[str]]:
 
 
 def check_comparable(results: Sequence[Result]) -> None:
-    """Refuse to compare what was not measured alike.
+    """Refuse to compare what was not measured alike, and to average what is not one method.
 
     Raises:
         EvaluationError: naming two runs, and in what they differ.
     """
-    first: dict[str, Result] = {}
+    variants: dict[str, Result] = {}
+    methods: dict[tuple[str, str], Result] = {}
     for result in results:
-        other = first.setdefault(result.settings["variant"], result)
+        settings = result.settings
+        remedy = "delete one, or choose another --out for it"
+        other = variants.setdefault(settings["variant"], result)
         found, wanted = ({name: one.settings.get(name) for name in COMMON} for one in (result, other))
-        complaint = f"{result.folder} cannot be compared with {other.folder}"
-        refuse_other(found, wanted, complaint, "delete one, or choose another --out for it")
+        refuse_other(found, wanted, f"{result.folder} cannot be compared with {other.folder}", remedy)
+        if settings["phase"] == TUNE:
+            continue
+        other = methods.setdefault((settings["variant"], settings["label"]), result)
+        complaint = f"{result.folder} is not another seed of {other.folder}"
+        refuse_other(_own(result), _own(other), complaint, remedy)
+
+
+def _own(result: Result) -> dict[str, Any]:
+    """What a run has in common with its method's other seeds."""
+    settings = result.settings
+    overrides = dict(each.partition("=")[::2] for each in settings.get("overrides", []))
+    return {
+        **{name: settings.get(name) for name in OWN},
+        **settings.get("environment", {}),
+        **{key: value for key, value in overrides.items() if not key.endswith("seed")},
+    }
 
 
 def by_method(results: Sequence[Result], variant: str) -> dict[str, dict[int, Result]]:

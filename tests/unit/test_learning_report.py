@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import pytest
 
@@ -23,6 +24,18 @@ def test_runs_that_differ_are_not_compared(tmp_path, capsys):
     capsys.readouterr()
     assert bench(tmp_path, "--methods", "rloo", "--rates", "demo", "--variants", "easy", "--budget", "120")[0] == 2
     assert "cannot be compared with" in (line := error_of(capsys)) and "token_budget" in line
+
+
+def test_seeds_of_other_settings_are_not_averaged(tmp_path, capsys):
+    def run(factors: str, seed: str) -> int:
+        method = f"wide=tree algorithm.spo.tree.branch_factors={factors} actor_rollout_ref.actor.optim.lr=1e-4"
+        arguments = ("--method", method, "--methods", "wide", "--only", "main", "--variants", "easy", "--seeds", seed)
+        return bench(tmp_path, *arguments)[0]
+
+    assert run("[6,6,6]", "0") == run("[6,6,6]", "1") == 0
+    capsys.readouterr()
+    assert run("[2,2]", "2") == 2
+    assert "is not another seed of" in (line := error_of(capsys)) and "branch_factors: there" in line
 
 
 def test_choosing_a_rate_by_hand():
@@ -140,5 +153,9 @@ def test_what_is_published_gives_the_same_report_and_no_paths(tmp_path, capsys):
             assert str(tmp_path) not in file.read_text(), file
     run = gather(docs, "main")[0][0]
     assert compact_log(run.run.steps) == (run.folder / "metrics.jsonl").read_text()
+    shutil.rmtree(out / "main/easy/tree")
+    assert bench(out, *FEW, "--variants", "easy", "--publish", str(docs))[0] == 0
+    assert not list((docs / "main/easy/tree").rglob("*.json*")), "what is no more in the bench"
+    assert "| SPO-tree" not in (docs / "results.md").read_text()
     capsys.readouterr()
     assert bench(out, "--publish", str(out))[0] == 2 and "choose another" in error_of(capsys)
