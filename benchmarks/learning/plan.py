@@ -26,15 +26,15 @@ PHASES = (TUNE, MAIN)
 BASELINE = "grpo-mask"
 RATE_KEY = "actor_rollout_ref.actor.optim.lr"
 
-BUDGET = 300_000
-TUNE_BUDGET = 100_000
+BUDGET = 600_000
+TUNE_BUDGET = 200_000
 TOKENS_A_STEP = 14_000
 #: About so many validations after the one before training.
 VALIDATIONS = {TUNE: 4, MAIN: 8}
-PROBLEMS = 256
-#: The demo's rate, a third and three times of it.
+PROBLEMS = 512
 DEMO_RATE = 1e-4
-GRID = (3e-5, 1e-4, 3e-4)
+#: The demo's rate is for problems of half the length; three times of it makes every method worse on the hard ones.
+GRID = (2e-5, 6e-5, 2e-4)
 #: Of the runs that choose learning rates; no other run has it.
 TUNE_SEED = 100
 #: verl wants a number of steps: more than any budget lasts.
@@ -65,8 +65,8 @@ GROUPS = ("grpo", "grpo-mask", "rloo", "ppo")
 VARIANTS = {
     "hard": Variant(
         "hard",
-        Task(min_steps=8, max_steps=10, fit=("--steps", "600", "--target", "0.2", "--check-every", "20")),
-        {**dict.fromkeys(GROUPS, 17), "vineppo": 5, "chain": 8, "tree": 10},
+        Task(min_steps=8, max_steps=10, fit=("--steps", "600", "--target", "0.25", "--check-every", "5")),
+        {**dict.fromkeys(GROUPS, 18), "vineppo": 6, "chain": 10, "tree": 10},
         (0, 1, 2),
     ),
     "easy": Variant("easy", Task(), {**dict.fromkeys(GROUPS, 30), "vineppo": 15, "chain": 26, "tree": 19}, (0,)),

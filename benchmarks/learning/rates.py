@@ -17,7 +17,7 @@ from recipe.spo.json_files import JsonError, read_json, write_json
 
 RATES = "rates.json"
 #: Areas that are nearer to one another than this are not told apart.
-NEAR = 0.01
+NEAR = 0.02
 DEMO = "demo"
 
 

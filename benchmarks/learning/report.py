@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.learning.errors import LearningError, NothingToReport
 from benchmarks.learning.plan import BASELINE, MAIN, TUNE
-from benchmarks.learning.rates import RATES, read_rates
+from benchmarks.learning.rates import NEAR, RATES, read_rates
 from benchmarks.learning.results import Result, by_method, gather
 from benchmarks.learning.tables import markdown, rows_of, sentences, write_csv
 from recipe.spo.json_files import write_text
@@ -166,6 +166,7 @@ def _rates(out: Path) -> list[str]:
     return [
         "## Learning rates",
         f"Area under the curve in percent by learning rate ({said}); the largest is taken. Of `ppo` this is the "
-        "policy's rate; its critic keeps its own. One run a rate: differences below a point are not told apart.",
+        "policy's rate; its critic keeps its own. One run a rate: differences below "
+        f"{100 * NEAR:g} points are not told apart.",
         "\n".join("| " + " | ".join(line) + " |" for line in lines),
     ]

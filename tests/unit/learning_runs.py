@@ -75,6 +75,7 @@ def bench(out: Path, *arguments: str, launcher: Launcher | None = None) -> tuple
     """Run the command with small budgets; returns its exit status and what was launched."""
     launcher = launcher or Launcher()
     small = ["--out", str(out), "--budget", "100", "--tune-budget", "80", "--problems", "100"]
+    small += ["--grid", "3e-5,1e-4,3e-4"]
     return main([*small, *arguments], launcher, make_start), launcher
 
 
