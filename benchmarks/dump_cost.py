@@ -27,7 +27,7 @@ import yaml
 
 from recipe.spo.advantage import tree_samples
 from recipe.spo.parsing import parse_settings
-from recipe.spo.recorder import Recorder, choose
+from recipe.spo.recorder import choose, recorder_of
 from recipe.spo.rows import select_rows
 from recipe.spo.settings import SPOSettings
 from recipe.spo.training_log import LogError, history, read_records
@@ -47,6 +47,14 @@ class Run:
     dump_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds a step by the clock, and of the processor, which another program's load hardly changes."""
+
+    seconds: float
+    processor: float
+
+
 def read_run(log: Path) -> Run:
     """Read a run's log.
 
@@ -58,10 +66,10 @@ def read_run(log: Path) -> Run:
     ]
     if not steps:
         raise LogError(f"{log} has no training step")
-    seconds = [data["timing_s/step"] - data.get("timing_s/testing", 0.0) for data in steps]
     dumped = [data["spo/dump/seconds"] for data in steps if "spo/dump/seconds" in data]
     return Run(
-        statistics.mean(seconds),
+        # verl times a validation after it closed the step's timer, so it is not in it.
+        statistics.mean(data["timing_s/step"] for data in steps),
         round(statistics.mean(data["spo/questions"] for data in steps)),
         statistics.mean(dumped) if dumped else None,
     )
@@ -83,23 +91,24 @@ def grow(rng: random.Random, factors: Sequence[int], lengths: Sequence[int], voc
     return root
 
 
-def seconds_a_step(
+def cost_of_a_step(
     settings: SPOSettings, tree: Node, prompt_ids: list[int], questions: int, decode: Callable[[Sequence[int]], str]
-) -> float:
-    """Mean seconds that the workers spend on dumping, over the steps of a run that begins with this one."""
+) -> Cost:
+    """What the workers spend on dumping, a mean over the steps of a run that begins with this one."""
     samples = list(tree_samples(tree))
     selection = select_rows(prompt_ids, samples, settings.rollout_mask_threshold)
-    recorder = Recorder(settings, decode) if settings.dump_dir else None
-    spent = 0.0
+    recorder = recorder_of(settings, decode)
+    seconds = processor = 0.0
     for step in range(1, STEPS + 1):
         prompt = {"uid": f"{step}", "global_steps": step, "index": "0", "reward_model": {"ground_truth": "42"}}
-        started = time.perf_counter()
+        processor_started, started = time.process_time(), time.perf_counter()
         chosen = choose(step, questions, settings.dump_sample, seed=42) if settings.dump_dir else [False] * questions
         for mine in chosen:
             if recorder is not None:
                 recorder.record(prompt, prompt_ids, tree, samples, selection, mine)
-        spent += time.perf_counter() - started
-    return spent / STEPS
+        seconds += time.perf_counter() - started
+        processor += time.process_time() - processor_started
+    return Cost(seconds / STEPS, processor / STEPS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,20 +136,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompt_ids = list(range(min(200, len(tokenizer))))
     with tempfile.TemporaryDirectory() as folder:
         on = replace(off, dump_dir=folder)
-        cost = seconds_a_step(on, tree, prompt_ids, run.questions, tokenizer.decode)
+        cost = cost_of_a_step(on, tree, prompt_ids, run.questions, tokenizer.decode)
         size = sum(file.stat().st_size for file in Path(folder).glob("*.jsonl"))
-    nothing = seconds_a_step(off, tree, prompt_ids, run.questions, tokenizer.decode)
+    nothing = cost_of_a_step(off, tree, prompt_ids, run.questions, tokenizer.decode)
     sample, written = on.dump_sample, math.ceil(STEPS / on.dump_sample.every_steps) * on.dump_sample.questions
     print(f"a step of {arguments.log}: {run.step_seconds:.2f} s, {run.questions} questions, validation not counted")
     print(f"sampled: {sample.questions} questions of every {sample.every_steps}th step; {tokens} tokens a tree")
-    print(f"a dumped tree: {1000 * cost * STEPS / written:.1f} ms, {size / written / 2**20:.2f} MiB")
-    print(f"dumping on: {1000 * cost:.2f} ms a step, {cost / run.step_seconds:.3%} of it")
-    print(f"dumping off: {1000 * nothing:.4f} ms a step, {nothing / run.step_seconds:.6%} of it")
+    print(f"a dumped tree: {1000 * cost.seconds * STEPS / written:.1f} ms, {size / written / 2**20:.2f} MiB")
+    for name, spent, digits in (("on", cost, 2), ("off", nothing, 4)):
+        share = spent.seconds / run.step_seconds
+        print(
+            f"dumping {name}: {1000 * spent.seconds:.{digits}f} ms a step, {share:.{digits + 1}%} of it; "
+            f"{1000 * spent.processor:.{digits}f} ms of the processor"
+        )
     if run.dump_seconds is not None:
         print(
             f"that run itself: {1000 * run.dump_seconds:.2f} ms a step, {run.dump_seconds / run.step_seconds:.3%} of it"
         )
-    print(f"ratio: {LIMIT * run.step_seconds / cost:.2f}")
+    print(f"ratio: {LIMIT * run.step_seconds / cost.seconds:.2f}")
     return 0
 
 

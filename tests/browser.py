@@ -9,11 +9,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 
 class NoBrowser(RuntimeError):
     """There is none, or it does not start; the message says why."""
+
+
+def without_browser(reason: NoBrowser) -> NoReturn:
+    """End a test that needs a browser: it fails where `SPO_REQUIRE_BROWSER` is set (by make), or is skipped."""
+    end = pytest.fail if os.environ.get("SPO_REQUIRE_BROWSER") else pytest.skip
+    end(str(reason))
 
 
 class Browser:

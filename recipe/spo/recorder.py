@@ -155,3 +155,8 @@ class Recorder:
                 for state, samples in rollout.continuations.items()
             ],
         }
+
+
+def recorder_of(settings: SPOSettings, decode: Callable[[Sequence[int]], str]) -> Recorder | None:
+    """A worker's recorder; `None` without `algorithm.spo.dump_dir`, so that nothing of this module is called then."""
+    return Recorder(settings, decode) if settings.dump_dir else None

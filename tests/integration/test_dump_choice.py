@@ -11,10 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 from verl.utils import tensordict_utils as tu
 
-from recipe.spo.dump import TREES, read_dump
+from recipe.spo import recorder
+from recipe.spo.dump import TREES, Dump, read_dump
 from recipe.spo.metrics import step_metrics
-from recipe.spo.recorder import Recorder
 from recipe.spo.rollout import worker as module
+from recipe.spo.token_texts import TokenTexts
 from tests.dumped import PROMPT_IDS, decode, tree
 from tests.unit.test_settings import DEFAULTS, settings
 
@@ -64,13 +65,9 @@ def test_nothing_is_marked_in_validation_and_without_a_folder(sent, changes, val
     assert module.DUMP_COLUMN not in sent[0].keys()
 
 
-def test_the_workers_record_what_is_marked_and_count_the_rest(sent, monkeypatch, tmp_path):
-    spo = settings(dump_dir=str(tmp_path), tree={"branch_factors": [2, 2], "segment_length": 3})
-    manager(dump_dir="d").generate_sequences(batch())
-    written = {}
-
-    async def put(key, partition_id, tag):
-        written[key] = tag
+@pytest.fixture
+def roll_out(monkeypatch):
+    """Has a worker with these settings roll out what the manager sent; returns the tags it wrote, by key."""
 
     class NoClient:
         def __init__(self, *arguments):
@@ -82,40 +79,72 @@ def test_the_workers_record_what_is_marked_and_count_the_rest(sent, monkeypatch,
         async def __aexit__(self, *reason):
             pass
 
-    monkeypatch.setattr(module.tq, "async_kv_put", put)
-    monkeypatch.setattr(module, "TreeClient", NoClient)
-    worker = object.__new__(module.SPOAgentLoopWorker)
-    worker.settings, worker.llm_client, worker.eos_ids, worker.end_rule = spo, None, frozenset(), None
-    worker.recorder = Recorder(spo, decode)
-    worker.rollout_config = SimpleNamespace(seed=0)
-    worker._prompt_ids = lambda messages: PROMPT_IDS
-    seen = []
+    async def write_rows(*arguments):
+        pass
 
     async def grow(sampler, prompt_ids, prompt):
         return tree(random.Random(0), (2, 2), tokens=3)
 
     async def grade(rollout, prompt_ids, prompt):
-        seen.append(set(prompt))
+        assert module.DUMP_COLUMN not in prompt  # the grader never sees it
 
-    async def write_rows(*arguments):
-        pass
+    def run(spo, row) -> dict[str, dict]:
+        written = {}
 
-    worker._grow, worker._grade, worker._write_rows = grow, grade, write_rows
+        async def put(key, partition_id, tag):
+            written[key] = tag
 
-    async def run():
-        for i in range(QUESTIONS):  # as verl's worker takes a prompt out of its chunk
-            row = sent[0]
-            prompt = {
-                key: value.data if key == "global_steps" else value[i].data if hasattr(value[i], "data") else value[i]
-                for key, value in row.items()
-            }
-            await worker._run_agent_loop({}, {"validate": False}, agent_name="a", **prompt, session_id=0)
+        monkeypatch.setattr(module.tq, "async_kv_put", put)
+        monkeypatch.setattr(module, "TreeClient", NoClient)
+        worker = object.__new__(module.SPOAgentLoopWorker)
+        worker.settings, worker.llm_client, worker.eos_ids, worker.end_rule = spo, None, frozenset(), None
+        worker.recorder = recorder.recorder_of(spo, decode)
+        worker.rollout_config = SimpleNamespace(seed=0)
+        worker._prompt_ids = lambda messages: PROMPT_IDS
+        worker._grow, worker._grade, worker._write_rows = grow, grade, write_rows
 
-    asyncio.run(run())
-    assert not any(module.DUMP_COLUMN in columns for columns in seen)  # the grader never sees it
+        async def questions():
+            for i in range(QUESTIONS):  # as verl's worker takes a prompt out of its chunk
+                prompt = {
+                    key: value.data
+                    if key == "global_steps"
+                    else value[i].data
+                    if hasattr(value[i], "data")
+                    else value[i]
+                    for key, value in row.items()
+                }
+                await worker._run_agent_loop({}, {"validate": False}, agent_name="a", **prompt, session_id=0)
+
+        asyncio.run(questions())
+        return written
+
+    return run
+
+
+def test_the_workers_record_what_is_marked_and_count_the_rest(sent, roll_out, tmp_path):
+    spo = settings(dump_dir=str(tmp_path), tree={"branch_factors": [2, 2], "segment_length": 3})
+    manager(dump_dir="d").generate_sequences(batch())
+    written = roll_out(spo, sent[0])
     metrics = step_metrics([tag[module.COUNTS_TAG] for tag in written.values()], failed_questions=0)
     assert (metrics["spo/dump/questions"], metrics["spo/dump/not_sampled"], metrics["spo/dump/over_limit"]) == (2, 4, 0)
     assert 0 < metrics["spo/dump/seconds"] < 1
     marked = {f"u{i}" for i in range(QUESTIONS) if sent[0][module.DUMP_COLUMN][i]}
     assert {record["uid"] for record in read_dump(tmp_path, TREES)} == marked
-    assert {record["step"] for record in read_dump(tmp_path, TREES)} == {11}
+
+
+def test_without_a_folder_no_code_of_the_dump_is_called(sent, roll_out, monkeypatch):
+    """What dumping costs when off: a comparison a step in the manager, and one a question in the worker."""
+
+    def never(*arguments, **named):
+        raise AssertionError("called with dumping off")
+
+    monkeypatch.setattr(module, "choose", never)
+    for kind in (recorder.Recorder, Dump, TokenTexts):
+        for name in [name for name, value in vars(kind).items() if callable(value)]:
+            monkeypatch.setattr(kind, name, never)
+    for function in ("node_record", "probability_mask"):
+        monkeypatch.setattr(recorder, function, never)
+    manager().generate_sequences(batch())
+    written = roll_out(settings(tree={"branch_factors": [2, 2], "segment_length": 3}), sent[0])
+    assert len(written) == QUESTIONS
+    assert not [name for tag in written.values() for name in tag[module.COUNTS_TAG] if "dump" in name]

@@ -11,7 +11,7 @@ import pytest
 
 from recipe.spo.dump import TREES, read_dump
 from recipe.spo.viewer.command import main
-from tests.browser import NoBrowser, browser
+from tests.browser import NoBrowser, browser, without_browser
 from tests.dumped import chain, recorded, tree
 from tests.unit.test_view_page import HOSTILE, hostile_decode
 
@@ -43,7 +43,7 @@ def chromium(tmp_path_factory):
             started.open(folder / "empty.html")
             yield started
     except NoBrowser as reason:
-        pytest.skip(str(reason))
+        without_browser(reason)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import random
 import pytest
 
 from recipe.spo.dump import CHAINS, TREES, read_dump
+from recipe.spo.viewer.command import main
 from recipe.spo.viewer.errors import ViewError
 from recipe.spo.viewer.page import page_data, summary
 from recipe.spo.viewer.questions import CONTINUATION, SEGMENT, UNCUT
 from recipe.spo.viewer.records import read_questions
-from recipe.spo.viewer.terminal import printable
 from tests.dumped import chain, recorded, tree
 
 
@@ -124,6 +124,21 @@ def cut_last(record: dict, *path) -> None:
     record[last] = record[last][:-1]
 
 
+def nested(levels: int) -> list:
+    inner: list = []
+    for _ in range(levels - 1):
+        inner = [inner]
+    return inner
+
+
+def deep(node: dict, levels: int) -> dict:
+    """Such a node at every level."""
+    top = {**node, "children": []}
+    for _ in range(levels - 1):
+        top = {**node, "children": [top]}
+    return top
+
+
 BAD_TREES = {
     "field format: must be 1": lambda r: r.pop("format"),
     "field uid: must be a string, and is missing": lambda r: r.pop("uid"),
@@ -134,6 +149,16 @@ BAD_TREES = {
     ),
     r"field root.children\[0\].log_probs: must be a list of finite": lambda r: r["root"]["children"][0].update(
         log_probs=[-1.0, float("nan"), 0.0]
+    ),
+    r"field root.children\[0\].log_probs: must be a list of log-probabilities, at most 0 \(one is 1000\)": lambda r: r[
+        "root"
+    ]["children"][0].update(log_probs=[-1.0, 1000, 0.0]),
+    r"field root.children\[0\].value: must be a number or null, not 1000": lambda r: r["root"]["children"][0].update(
+        value=10**400
+    ),
+    r"field uid: must be a string, not \[": lambda r: r.update(uid=nested(300)),
+    r"field root: must have at most 200 levels of segments": lambda r: r["root"].update(
+        children=[deep(r["root"]["children"][0], 201)]
     ),
     r"field root.children\[1\].children\[0\].mask: must be a list of 3": lambda r: cut_last(
         r, "root", "children", 1, "children", 0, "mask"
@@ -171,6 +196,27 @@ def test_a_wrong_record_is_refused_by_file_line_and_field(tmp_path, message):
         read_questions(tmp_path)
 
 
+def test_a_log_probability_that_rounding_put_above_0_is_of_1(tmp_path):
+    recorded(tmp_path, tree(random.Random(0), (2,), tokens=3))
+    (file,) = tmp_path.glob("*.jsonl")
+    record = json.loads(file.read_text())
+    record["root"]["children"][0]["log_probs"] = [1e-6, 0.0, -1e9]
+    file.write_text(json.dumps(record) + "\n")
+    (question,) = read_questions(tmp_path)
+    assert question.nodes[1].tokens.probabilities == [1.0, 1.0, 0.0]
+
+
+def test_200_levels_are_read_and_shown(tmp_path, capsys):
+    recorded(tmp_path, tree(random.Random(0), (2,), tokens=3))
+    (file,) = tmp_path.glob("*.jsonl")
+    record = json.loads(file.read_text())
+    record["root"]["children"] = [deep(record["root"]["children"][0], 200)]
+    file.write_text(json.dumps(record) + "\n")
+    assert len(read_questions(tmp_path)[0].nodes) == 201
+    assert main([str(tmp_path)]) == main([str(tmp_path), "--terminal"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_a_state_of_no_response_is_refused(tmp_path):
     recorded(tmp_path, chain(random.Random(0)))
     (record,) = read_dump(tmp_path, CHAINS)
@@ -183,7 +229,13 @@ def test_a_state_of_no_response_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("no\n", "line 1: not JSON"), ("[1]\n", "line 1: must be an object"), ("", "no question yet")],
+    [
+        ("no\n", "line 1: not JSON"),
+        ("[" * 100_000 + "]" * 100_000 + "\n", "line 1: JSON that is nested too deeply"),
+        ("1" * 5000 + "\n", "line 1: not JSON"),
+        ("[1]\n", "line 1: must be an object"),
+        ("", "no question yet"),
+    ],
 )
 def test_a_file_that_is_no_dump_is_refused(tmp_path, content, message):
     (tmp_path / "trees-1.jsonl").write_text(content)
@@ -202,8 +254,3 @@ def test_folders_and_files_without_trees_are_refused(tmp_path):
     (tmp_path / "trees-1.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(ViewError, match="trees-1.jsonl cannot be read"):
         read_questions(tmp_path)
-
-
-def test_text_on_a_terminal_does_nothing_to_it():
-    assert printable("a\x1b[31mb\x07\u202ec\nd\ud800") == "a\ufffd[31mb\ufffd\ufffdc↵d\ufffd"
-    assert printable("naïve 日本 €½²") == "naïve 日本 €½²"

@@ -33,7 +33,7 @@ from recipe.spo.credit import chain_rule, tree_rule
 from recipe.spo.cutting import cutting_rule
 from recipe.spo.metrics import chain_counts, selection_counts, tree_counts
 from recipe.spo.parsing import settings_of
-from recipe.spo.recorder import Recorder, choose
+from recipe.spo.recorder import choose, recorder_of
 from recipe.spo.rollout.chain import grow_chain
 from recipe.spo.rollout.ending import at_texts, eos_token_ids
 from recipe.spo.rollout.queue import CONTENT_TAG, COUNTS_TAG, ERROR_TAG, PATH_TAG, QUESTION_TAG
@@ -70,7 +70,7 @@ class SPOAgentLoopWorker(plain_class(AgentLoopWorkerTQ)):
         )
         # As vLLM and verl's reward workers decode.
         self.end_rule = at_texts(self.settings.stop, partial(self.tokenizer.decode, skip_special_tokens=True))
-        self.recorder = Recorder(self.settings, self.tokenizer.decode) if self.settings.dump_dir else None
+        self.recorder = recorder_of(self.settings, self.tokenizer.decode)
         # Once a worker: what it learns about tokens serves every prompt.
         self.cutting = cutting_rule(self.settings, self.tokenizer.decode)
 

@@ -55,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ViewError(f"--limit {arguments.limit} must be at least 1")
     if arguments.terminal and arguments.out is not None:
         raise ViewError("--out is for the page, and --terminal writes none: give one of them")
+    if arguments.question == "":
+        raise ViewError("--question is empty: give the data set's index, or the beginning of a uid")
     questions = read_questions(arguments.dump, arguments.step, arguments.question)
     shown = questions[-arguments.limit :]
     if len(shown) < len(questions):
@@ -65,12 +67,20 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     folder = arguments.dump if arguments.dump.is_dir() else arguments.dump.parent
     out = arguments.out or folder / "view.html"
-    try:
-        write_text(out, page(shown[::-1]))
-    except OSError as error:
-        raise ViewError(f"--out {out} cannot be written: {error}") from error
+    _write(out, page(shown[::-1]))
     print(f"{out}   {len(shown)} question{'s' if len(shown) > 1 else ''}, {out.stat().st_size / 2**20:.1f} MiB")
     return 0
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        if out.is_dir():
+            raise ViewError(f"--out {out} is a folder: give a file, such as {out / 'view.html'}")
+        if not out.parent.is_dir():
+            raise ViewError(f"--out {out} cannot be written: {out.parent} is not a folder; make it, or give another")
+        write_text(out, text)
+    except OSError as error:  # of which the text names a file that is ours
+        raise ViewError(f"--out {out} cannot be written: {error.strerror}; give another file") from error
 
 
 def _print(questions: Sequence[Question]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from recipe.spo.viewer.errors import ViewError
+
+#: How far above 0 a log-probability may be.
+LOG_PROB_ROUNDING = 0.01
 
 
 class Fields:
@@ -58,6 +62,14 @@ class Fields:
         """A list of finite numbers, of the given length if there is one."""
         return self._list(name, _is_number, "finite numbers", length)
 
+    def log_probs(self, name: str, length: int) -> list[float]:
+        """Numbers of at most 0, which may be above it by an engine's rounding."""
+        values = self.numbers(name, length)
+        for value in values:
+            if value > LOG_PROB_ROUNDING:
+                raise self.wrong(name, f"a list of log-probabilities, at most 0 (one is {_shown(value)})")
+        return values
+
     def ids(self, name: str, length: int | None = None) -> list[int]:
         return self._list(name, lambda item: type(item) is int and item >= 0, "token ids", length)
 
@@ -94,9 +106,14 @@ class Fields:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that is larger than any float
+        return False
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
+    shown = reprlib.repr(value)  # of any length and depth
     return shown if len(shown) <= 40 else shown[:37] + "..."

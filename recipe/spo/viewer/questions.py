@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from recipe.spo.viewer.errors import ViewError
 from recipe.spo.viewer.fields import Fields
 
 #: `recipe.spo.recorder.FORMAT`, which this reads.
 FORMAT = 1
+#: Most segments one below the other; a rollout has a few.
+DEEPEST = 200
 PROMPT, SEGMENT, UNCUT, CONTINUATION = "prompt", "segment", "uncut", "continuation"
 
 
@@ -137,19 +140,21 @@ def question_of(record: Fields) -> Question:
         root = record.object("root")
         question.nodes[0].value = root.number_or_none("value")
         for index, child in enumerate(root.objects("children")):
-            _add_tree(question.nodes, child, 0, str(index))
+            _add_tree(question.nodes, child, 0, str(index), 1)
     else:
         _add_chain(question.nodes, record)
     return question
 
 
-def _add_tree(nodes: list[Shown], record: Fields, parent: int, label: str) -> None:
+def _add_tree(nodes: list[Shown], record: Fields, parent: int, label: str, depth: int) -> None:
+    if depth > DEEPEST:
+        raise ViewError(f"{record.where}, field root: must have at most {DEEPEST} levels of segments, and has more")
     node, advantages = _sampled(record, SEGMENT, parent, label)
     node.advantage = advantages[0] if advantages else None
     nodes.append(node)
     place = len(nodes) - 1
     for index, child in enumerate(record.objects("children")):
-        _add_tree(nodes, child, place, f"{label}.{index}")
+        _add_tree(nodes, child, place, f"{label}.{index}", depth + 1)
 
 
 def _add_chain(nodes: list[Shown], record: Fields) -> None:
@@ -198,7 +203,7 @@ def _sampled(record: Fields, kind: str, parent: int, label: str) -> tuple[Shown,
     tokens = Tokens(
         ids,
         record.texts("texts", length),
-        [math.exp(log_prob) for log_prob in record.numbers("log_probs", length)],
+        [min(1.0, math.exp(log_prob)) for log_prob in record.log_probs("log_probs", length)],
         None if mask is None else [int(bit) for bit in mask],
     )
     reward = record.number_or_none("reward")

@@ -72,4 +72,6 @@ def _lines(file: Path) -> Iterator[Fields]:
             record = json.loads(line)
         except ValueError as error:
             raise ViewError(f"{where}: not JSON ({error})") from None
+        except RecursionError:
+            raise ViewError(f"{where}: JSON that is nested too deeply for a dumped question") from None
         yield Fields(where, record)

@@ -15,22 +15,30 @@ from recipe.spo.viewer.questions import CONTINUATION, PROMPT, SEGMENT, UNCUT, Qu
 
 #: Most characters of a segment on its line.
 WIDTH = 90
+#: Unicode categories that do something to a terminal or to its lines, or that have no sign.
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def listing(questions: Sequence[Question]) -> Table:
-    """What there is to choose from."""
-    table = Table("step", "question", "uid", "method", "V(prompt)", "nodes", box=None, pad_edge=False)
-    table.add_column("prompt", no_wrap=True, overflow="ellipsis")
+    """What there is to choose from: a line a question, readable from 80 columns on."""
+    table = Table(box=None, pad_edge=False)
+    # A narrow terminal takes from the prompt alone, which may wrap as a column, though no cell of it does.
+    for name, most in (("step", None), ("question", 20), ("uid", None), ("method", 12), ("V(prompt)", None)):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=most)
+    table.add_column("nodes", no_wrap=True)
+    table.add_column("prompt", overflow="ellipsis", min_width=len("prompt"))
     for question in questions:
-        table.add_row(
+        cells = (
             str(question.step),
-            printable(question.index),
-            printable(question.uid[:8]),
+            question.index,
+            question.uid[:8],
             question.method,
             _number(question.nodes[0].value),
             str(len(question.nodes) - 1),
-            Text(printable(question.prompt)[:WIDTH]),
+            question.prompt[:WIDTH],
         )
+        # As `Text`, or rich would read the brackets and colons of a string as its markup.
+        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in cells))
     return table
 
 
@@ -89,14 +97,15 @@ def line(node: Shown, largest: float) -> Text:
 
 
 def printable(text: str) -> str:
-    """Text of a model that can do nothing to a terminal: no control or direction signs, no half characters."""
+    """Text of a model that can do nothing to a terminal: no control or direction signs, no line
+    separators, no half characters."""
     return "".join(_visible(character) for character in text)
 
 
 def _visible(character: str) -> str:
     if character in "\n\r\t":
         return {"\n": "↵", "\r": "␍", "\t": "⇥"}[character]
-    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character
+    return "\ufffd" if unicodedata.category(character) in UNPRINTABLE else character
 
 
 def _tokens(node: Shown) -> Text:
