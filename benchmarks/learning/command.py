@@ -279,7 +279,8 @@ def report(job: Job, target: Path | None, console: Console) -> int:
         LearningError, EvaluationError: there is nothing to report, or folders cannot be used.
     """
     if not job.out.is_dir():
-        raise LearningError(f"--out {job.out} does not exist: nothing to report")
+        state = "is no folder" if job.out.exists() else "does not exist"
+        raise LearningError(f"--out {job.out} {state}: nothing to report")
     if target is not None:
         console.print(f"{publish(job.out, target)} runs copied to {target}")
     # The rates do not matter here: a folder of the main phase does not bear one.
