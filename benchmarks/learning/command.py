@@ -34,7 +34,7 @@ from benchmarks.learning.plan import (
 )
 from benchmarks.learning.publish import publish
 from benchmarks.learning.rates import DEMO, RATES, rates_of, write_rates
-from benchmarks.learning.report import write_report
+from benchmarks.learning.report import show_report
 from benchmarks.learning.results import gather
 from benchmarks.learning.running import Failure, Launch, do_runs, launch
 from benchmarks.learning.starts import Start, make_start
@@ -288,16 +288,3 @@ def report(job: Job, target: Path | None, console: Console) -> int:
     planned = [run.path for run in (*job.tuning(), *job.main(everything))]
     show_report(target or job.out, planned, console)
     return 0
-
-
-def show_report(folder: Path, planned: Sequence[Path], console: Console) -> None:
-    """Write the report, and name its files and what is missing.
-
-    Raises:
-        LearningError, EvaluationError: see `write_report`.
-    """
-    missing, files = write_report(folder, planned)
-    console.print()
-    for line in missing:
-        console.print(f"missing: {line}", markup=False)
-    console.print("\n".join(map(str, files)), markup=False, soft_wrap=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from benchmarks.learning.errors import LearningError, NothingToReport
 from benchmarks.learning.plan import BASELINE, MAIN, TUNE
 from benchmarks.learning.rates import NEAR, RATES, read_rates
@@ -64,6 +66,19 @@ def write_report(out: Path, planned: Sequence[Path] = ()) -> tuple[list[str], li
     except (LogError, BandError, OSError) as error:
         raise LearningError(f"the report cannot be made: {error}") from None
     return missing, [out / RESULTS, out / "results.csv", *files]
+
+
+def show_report(folder: Path, planned: Sequence[Path], console: Console) -> None:
+    """Write the report, and name its files and what is missing.
+
+    Raises:
+        LearningError, EvaluationError: see `write_report`.
+    """
+    missing, files = write_report(folder, planned)
+    console.print()
+    for line in missing:
+        console.print(f"missing: {line}", markup=False)
+    console.print("\n".join(map(str, files)), markup=False, soft_wrap=True)
 
 
 def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]]) -> list[Path]:
