@@ -166,7 +166,8 @@ def test_a_noisier_estimator_ranks_lower_in_everything(finished):
     assert noisier["value_mse"]["low"] > honest["value_mse"]["high"]
     for name in ("segment_advantage_correlation", "token_advantage_correlation"):
         assert noisier[name]["high"] < honest[name]["low"], name
-    assert noisier["sibling_rank_accuracy"]["high"] < honest["sibling_rank_accuracy"]["value"]
+    assert noisier["sibling_rank_accuracy"]["high"] < honest["sibling_rank_accuracy"]["high"]
+    assert noisier["sibling_rank_accuracy"]["value"] < honest["sibling_rank_accuracy"]["value"] - 0.05
 
 
 def test_more_continuations_are_better_and_cost_more(finished):

@@ -21,6 +21,8 @@ def check_error(capsys, arguments, message):
     error = refusal(main, arguments, capsys)
     assert message in error, error
     assert error.startswith("error:") and error.count("\n") == 1
+    out = arguments[arguments.index("--out") + 1]
+    assert not out.is_dir()  # nothing is made before all of the input has been looked at
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def check_error(capsys, arguments, message):
         (["--temperature", "0"], "--temperature 0.0 must be above 0"),
         (["--top-k", "0"], "--top-k 0 must be -1 or at least 1"),
         (["--mask-threshold", "0"], "--mask-threshold 0.0 must be above 0"),
+        (["--stop", ""], "--stop [''] must not be an empty string"),
         (["--cut-threshold", "1.5"], "--cut-threshold 1.5 must be"),
         (["--step-tokens", "inf"], "--step-tokens inf must be above 0"),
         (["--chunk", "0"], "--chunk 0 must be at least 1"),

@@ -2,7 +2,9 @@
 
 References (`truth`) are responses of the policy. Their states have a ground truth from many fresh continuations.
 Every method's rollout is grown by the code of training *through* these references (`following`), which are fair draws
-of the policy like any other sample, so that all methods estimate the same states. `accuracy` compares, `gradients`
-looks at the policy gradient that the credit makes. `vllm_client` is the only file that knows vLLM, `policy_gradient`
-the only one that knows torch; everything else also runs on a policy of a few lines (tests/unit/test_bench.py).
+of the policy like any other sample, so that all methods estimate the same states. `accuracy` compares, `intervals` and
+`levels` say how sure that is and how far two methods are apart, `gradients` looks at the policy gradient that the
+credit makes. `store` and `chunks` keep what was sampled. `vllm_client` is the only file that knows vLLM,
+`policy_gradient` the only one that knows torch; everything else also runs on a policy of a few lines
+(tests/unit/test_bench.py).
 """

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from recipe.spo.bench import accuracy, measuring
-from recipe.spo.bench.accuracy import Floats, Statistic
-from recipe.spo.bench.gradients import view
-from recipe.spo.bench.methods import Method
+from recipe.spo.bench.gradients import NUMBERS, view
+from recipe.spo.bench.intervals import Floats, Statistic, draws, estimate
+from recipe.spo.bench.levels import Level, at_budget, difference
+from recipe.spo.bench.methods import GROUP, Method
 from recipe.spo.bench.run import Measured
 from recipe.spo.bench.weighting import MASKS
 
@@ -32,7 +33,7 @@ STATISTICS: Mapping[str, tuple[str, Statistic]] = {
     "sibling_rank_accuracy": ("siblings", accuracy.ratio),
 }
 SCALE_FREE = ("segment_advantage_correlation", "token_advantage_correlation")
-#: What a family is compared in at one budget.
+#: What a family is measured by at one budget.
 AT_BUDGET = (
     "value_mse",
     "own_value_mse",
@@ -40,6 +41,13 @@ AT_BUDGET = (
     "token_advantage_correlation",
     "sibling_rank_accuracy",
 )
+#: What is the same question to every method: own states and segments are others for each.
+SHARED = ("value_mse", "token_advantage_mse", "token_advantage_correlation", "sibling_rank_accuracy")
+#: Rules on the same rollouts have those in common, too.
+SAME_ROLLOUTS = ("value_mse", "own_value_mse", *SCALE_FREE, "token_advantage_mse")
+
+Levels = Mapping[str, Level | None]
+Shown = dict[str, dict[str, float | None] | None]
 
 
 def sums_of(questions: Sequence[Measured], method: Method, bins: int, mask_threshold: float) -> dict[str, Floats]:
@@ -86,22 +94,24 @@ def analyse(
         step_tokens: budget of a step at which gradients are compared.
         seed: of the bootstrap.
     """
-    drawn = accuracy.draws(len(questions), RESAMPLES, seed)
+    drawn = draws(len(questions), RESAMPLES, seed)
     longest = max(reference.tokens for question in questions for reference in question.references)
     bins = (longest - 1) // measuring.BIN + 1
     sums = {method.name: sums_of(questions, method, bins, mask_threshold) for method in methods}
+    levels = {method.name: _levels(method, sums[method.name]) for method in methods}
+    families = _Families(methods, {name: float(part["cost"][:, 0].mean()) for name, part in sums.items()}, levels)
     result: dict[str, Any] = {
-        "truth": _truth(questions),
-        "methods": [_method(method, sums[method.name], drawn) for method in methods],
-        "families": _families(methods, sums, drawn, question_tokens),
+        "truth": _truth(questions, sums[methods[0].name]["siblings"]),
+        "methods": [_method(method, sums[method.name], levels, families, drawn) for method in methods],
+        "families": {"tokens": question_tokens, "rows": families.rows(question_tokens, drawn)},
     }
     if gradients is not None:
         measured = [method for method in methods if method.gradient]
-        result["gradients"] = _gradients(measured, questions, gradients, step_tokens, drawn)
+        result["gradients"] = _gradients(measured, questions, gradients, step_tokens)
     return result
 
 
-def _truth(questions: Sequence[Measured]) -> dict[str, Any]:
+def _truth(questions: Sequence[Measured], siblings: Floats) -> dict[str, Any]:
     references = [reference for question in questions for reference in question.references]
     values = [value for reference in references for value in reference.values]
     errors = [error for reference in references for error in reference.errors]
@@ -114,10 +124,34 @@ def _truth(questions: Sequence[Measured]) -> dict[str, Any]:
         "continuations": references[0].continuations,
         "mean_value": float(np.mean(values)),
         "root_mean_squared_standard_error": float(np.sqrt(np.mean(errors))),
+        "sibling_pairs": int(siblings[:, 1].sum()),
+        "sibling_questions": int(np.count_nonzero(siblings[:, 1])),
     }
 
 
-def _method(method: Method, sums: Mapping[str, Floats], drawn: Floats) -> dict[str, Any]:
+def _levels(method: Method, sums: Mapping[str, Floats]) -> Levels:
+    """Every number of a method; None where there is nothing to compare, or no scale to compare it in."""
+    found: dict[str, Level | None] = {}
+    for name, (kind, statistic) in STATISTICS.items():
+        compared = sums[kind][:, -1 if kind == "siblings" else 0].any()
+        meant = compared and (method.has_scale or name in SCALE_FREE)
+        found[name] = Level(sums[kind], statistic) if meant else None
+    return found
+
+
+def _shown(levels: Levels, drawn: Floats) -> Shown:
+    return {name: None if level is None else level.interval(drawn).as_json() for name, level in levels.items()}
+
+
+def _minus(one: Levels, other: Levels, names: Sequence[str]) -> Levels:
+    """Differences of what both have."""
+    pairs = {name: (one.get(name), other.get(name)) for name in names}
+    return {name: difference(a, b) if a is not None and b is not None else None for name, (a, b) in pairs.items()}
+
+
+def _method(
+    method: Method, sums: Mapping[str, Floats], levels: Mapping[str, Levels], families: _Families, drawn: Floats
+) -> dict[str, Any]:
     tokens, trained = sums["cost"].mean(axis=0)
     row: dict[str, Any] = {
         "method": method.name,
@@ -126,55 +160,76 @@ def _method(method: Method, sums: Mapping[str, Floats], drawn: Floats) -> dict[s
         "trained_tokens": float(trained),
         "drawn": method.drawn,
         "states_without_value": int(sums["missing"].sum()),
+        **_shown(levels[method.name], drawn),
     }
-    for name, (kind, statistic) in STATISTICS.items():
-        # without values there is nothing to compare, without a scale only correlations are meant
-        none = not sums[kind][:, -1].any() if kind == "siblings" else not sums[kind][:, 0].any()
-        meant = (method.has_scale or name in SCALE_FREE) and not none
-        row[name] = accuracy.estimate(sums[kind], statistic, drawn).as_json() if meant else None
     row["own_value_bias_by_position"] = [
         {"from_token": index * measuring.BIN, "states": int(part[:, 0].sum())}
-        | accuracy.estimate(part, accuracy.bias, drawn).as_json()
+        | estimate(part, accuracy.bias, drawn).as_json()
         for index, part in enumerate(np.moveaxis(sums["bins"], 1, 0))
         if part[:, 0].any()
     ]
+    group = families.at(GROUP, float(tokens)) if method.family != GROUP else {}
+    row["minus_group"] = _shown(_minus(levels[method.name], group, SHARED), drawn)
+    rival = levels.get(method.rival or "", {})
+    row["rival"] = method.rival
+    row["minus_rival"] = _shown(_minus(levels[method.name], rival, SAME_ROLLOUTS), drawn)
     return row
 
 
-def _families(
-    methods: Sequence[Method], sums: Mapping[str, Mapping[str, Floats]], drawn: Floats, budget: float
-) -> dict[str, Any]:
-    """Every family with several sizes at one budget, between its own sizes."""
-    found = []
-    for family in dict.fromkeys(method.family for method in methods):
-        members = [method for method in methods if method.family == family and method.has_scale]
-        if len(members) < 2:
-            continue
-        members.sort(key=lambda method: sums[method.name]["cost"][:, 0].mean())
-        weights = np.vstack([np.ones(drawn.shape[1]), drawn])
-        cost = np.stack([weights @ sums[m.name]["cost"][:, 0] / weights.sum(axis=1) for m in members], axis=-1)
-        row: dict[str, Any] = {"family": family}
+class _Families:
+    """Families of methods, which have numbers at every budget between their sizes.
+
+    Args:
+        methods: of all families.
+        tokens: mean tokens a question, by method.
+        levels: numbers, by method.
+    """
+
+    def __init__(self, methods: Sequence[Method], tokens: Mapping[str, float], levels: Mapping[str, Levels]) -> None:
+        self._tokens, self._levels = tokens, levels
+        self._members: dict[str, list[Method]] = {}
+        for method in methods:
+            self._members.setdefault(method.family, []).append(method)
+        for members in self._members.values():
+            members.sort(key=lambda method: tokens[method.name])
+
+    def at(self, family: str, budget: float) -> Levels:
+        """A family's numbers at a budget; empty if its one size is of another."""
+        members = self._members[family]
+        if members[0].one_size:
+            return self._levels[members[0].name]
+        tokens, found = [self._tokens[method.name] for method in members], {}
         for name in AT_BUDGET:
-            kind, statistic = STATISTICS[name]
-            values = np.stack([statistic(weights @ sums[m.name][kind]) for m in members], axis=-1)
-            level = accuracy.at_budget(cost, values, budget)
-            row[name] = accuracy.interval(float(level[0]), level[1:]).as_json()
-        found.append(row)
-    return {"tokens": budget, "rows": found}
+            sizes = [self._levels[method.name][name] for method in members]
+            if all(level is not None for level in sizes):
+                found[name] = at_budget(sizes, tokens, budget, name.endswith("mse"))
+        return found
+
+    def rows(self, budget: float, drawn: Floats) -> list[dict[str, Any]]:
+        """Every family that has several sizes, or is the same at every one."""
+        group, found = self.at(GROUP, budget), []
+        for family, members in self._members.items():
+            if len(members) < 2 and not members[0].one_size:
+                continue
+            levels = self.at(family, budget)
+            row = {"family": family, **_shown({name: levels.get(name) for name in AT_BUDGET}, drawn)}
+            minus = _minus(levels, group, SHARED) if family != GROUP else {}
+            found.append({**row, "minus_group": _shown(minus, drawn)})
+        return found
 
 
 def _gradients(
-    methods: Sequence[Method], questions: Sequence[Measured], gradients: Floats, budget: float, drawn: Floats
+    methods: Sequence[Method], questions: Sequence[Measured], gradients: Floats, budget: float
 ) -> dict[str, Any]:
     truth = gradients[:, -1, 0].astype(np.float64)
     rows = []
     for index, method in enumerate(methods):
         tokens = np.array([question.tokens[method.name] for question in questions], dtype=np.float64)
+        trained = np.array([question.trained[method.name] for question in questions], dtype=np.float64)
         for mask, name in enumerate(MASKS):
-            found = view(gradients[:, index, mask].astype(np.float64), truth, tokens, budget, drawn)
-            numbers = {key: getattr(found, key).as_json() for key in _VIEW}
+            found = view(gradients[:, index, mask].astype(np.float64), truth, tokens, trained, budget)
+            numbers = {key: getattr(found, key).as_json() for key in NUMBERS}
+            if not method.has_scale:
+                numbers["step_variance"] = None
             rows.append({"method": method.name, "trains": name, "tokens": found.tokens, **numbers})
     return {"tokens": budget, "rows": rows}
-
-
-_VIEW = ("signal", "variance", "noise_to_signal", "direction", "cosine", "agreement", "measured_cosine")

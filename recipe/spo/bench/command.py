@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         ("--mask-threshold", float, 0.9, "probability below which the mask lets tokens train"),
     ):
         sampling.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    sampling.add_argument(
+        "--stop", action="append", default=[], help="text that ends a response; may be given again (default: none)"
+    )
     sizes = parser.add_argument_group("methods")
     for name, kind, text in (
         ("groups", int, "responses of a group"),
@@ -117,6 +120,7 @@ def _check(arguments: argparse.Namespace) -> None:
         "top_p must be above 0 and at most 1": 0 < arguments.top_p <= 1,
         "top_k must be -1 or at least 1": arguments.top_k == -1 or arguments.top_k >= 1,
         "max_new_tokens must be at least 1": arguments.max_new_tokens >= 1,
+        "stop must not be an empty string": all(arguments.stop),
         "cut_threshold must be above 0 and at most 1": 0 < arguments.cut_threshold <= 1,
         "mask_threshold must be above 0 and at most 1": 0 < arguments.mask_threshold <= 1,
         "question_tokens must be above 0": 0 < arguments.question_tokens < math.inf,
@@ -142,10 +146,10 @@ def _run(arguments: argparse.Namespace) -> int:
         prepare_environment()
     from recipe.spo.bench.assembly import assemble
 
+    told = _Told()
+    opened, fingerprint = assemble(arguments, suite, methods, told)
     with locked(arguments.out):
-        told = _Told()
-        bench, fingerprint = assemble(arguments, suite, methods, told)
-        return _finish(bench, fingerprint, arguments, told)
+        return _finish(opened(), fingerprint, arguments, told)
 
 
 class _Told:
@@ -203,7 +207,8 @@ def _finish(bench: Bench, fingerprint: dict[str, Any], arguments: argparse.Names
     print(
         f"truth: {truth['states']} states of {truth['responses']} responses to {truth['questions']} questions, "
         f"{truth['continuations']} continuations each, standard error {truth['root_mean_squared_standard_error']:.3f}; "
-        f"mean reward {truth['mean_reward']:.2f}, {truth['mean_tokens']:.0f} tokens a response"
+        f"mean reward {truth['mean_reward']:.2f}, {truth['mean_tokens']:.0f} tokens a response; "
+        f"{truth['sibling_pairs']} pairs of siblings in {truth['sibling_questions']} questions"
     )
     print("  ".join(str(path) for path in paths))
     return 0
@@ -218,7 +223,16 @@ def _add_timing(path: Path, seconds: float, tokens: int) -> None:
     """Note how long it took, over all starts; no number depends on it."""
     from recipe.spo.evaluation.store import write_json
 
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seconds": 0.0, "generated_tokens": 0}
+    found = {"seconds": 0.0, "generated_tokens": 0}
+    if path.exists():
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            if not all(math.isfinite(there[name]) for name in found):
+                raise ValueError("no numbers")
+            found = {name: there[name] for name in found}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            print(f"{path} was damaged: it counts from this start on", file=sys.stderr)
+            path.unlink(missing_ok=True)
     total = {"seconds": round(found["seconds"] + seconds, 1), "generated_tokens": found["generated_tokens"] + tokens}
     if tokens or not path.exists():
         write_json(path, total)

@@ -8,8 +8,9 @@ Advantages. Of segments: the method's A against V(end) - V(begin) of that segmen
 token that the probability mask lets train, against V(after the token) - V(before it).
 
 Siblings. Two references of a question, cut after the same number of tokens, are two choices at the prompt. They are
-compared where their true values differ by more than `CLEAR` standard errors. A method ranks them by the value
-that it has at the end of the segment that holds the last token: V(after) of its credit.
+compared where their true values differ by more than `CLEAR` standard errors, and one of them goes on: of two that
+have ended every method knows the rewards. A method ranks them by the value that it has at the end of the segment that
+holds the last token: V(after) of its credit.
 
 Pure: neither verl, vLLM nor Ray is imported here.
 """
@@ -22,8 +23,9 @@ from itertools import combinations
 
 import numpy as np
 
-from recipe.spo.bench.accuracy import Floats, moments
+from recipe.spo.bench.accuracy import moments
 from recipe.spo.bench.credited import CreditedSegments
+from recipe.spo.bench.intervals import Floats
 from recipe.spo.bench.truth import Reference
 from recipe.spo.rows import probability_mask
 
@@ -114,7 +116,7 @@ def sibling_sums(references: Sequence[Reference], credited: Sequence[CreditedSeg
     """(pairs in the right order, a tie counting 1/2; pairs that are compared)."""
     right, pairs = 0.0, 0
     for (one, found), (other, others) in combinations(zip(references, credited, strict=True), 2):
-        for state in range(SIBLING_STEP, max(one.tokens, other.tokens) + SIBLING_STEP, SIBLING_STEP):
+        for state in range(SIBLING_STEP, max(one.tokens, other.tokens), SIBLING_STEP):
             (first, noise), (second, more) = (part.value(min(state, part.tokens)) for part in (one, other))
             if abs(first - second) <= CLEAR * math.sqrt(noise + more):
                 continue

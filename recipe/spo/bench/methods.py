@@ -19,6 +19,8 @@ from recipe.spo.settings import ChainSettings, TreeSettings
 from recipe.spo.tree import Node, walk
 
 Rollout = Node | ChainRollout
+#: The family that all others are compared with.
+GROUP = "group mean"
 Credit = Callable[[Rollout, int], tuple[list[Sample], list[CreditedSegments]]]
 
 
@@ -48,6 +50,8 @@ class Method:
         gradient: its policy gradient is measured too.
         has_scale: its advantages are estimates of V(after) - V(before), not multiples of it.
         drawn: it is in the picture, which would be crowded with every rule on the same rollouts.
+        rival: the method with the mean rule on the same rollouts; None for that one itself.
+        one_size: its credit of a response does not depend on how many there are, so it is the same at every budget.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Method:
     gradient: bool = False
     has_scale: bool = True
     drawn: bool = True
+    rival: str | None = None
+    one_size: bool = False
 
 
 def generated_tokens(rollout: Rollout) -> int:
@@ -100,17 +106,15 @@ def group_methods(sizes: Sequence[int], gradient_size: int) -> list[Method]:
     plan = Plan("group", TreeSettings((max(sizes),), ()))
     reward = tree_credit(lambda path: path[-1].value, "reward")
     whole, name = keep_children((gradient_size,)), "trajectory reward"
-    methods = [Method(f"{name}, {gradient_size}", name, plan, whole, reward, gradient=True)]
+    methods = [Method(f"{name}, {gradient_size}", name, plan, whole, reward, gradient=True, one_size=True)]
     for size in sizes:
         keep, measured = keep_children((size,)), size == gradient_size
         mean, others = (tree_credit(TREE_RULES[rule], "difference") for rule in ("mean", "leave_one_out"))
-        methods.append(Method(f"group mean, {size}", "group mean", plan, keep, mean, measured))
-        methods.append(Method(f"leave-one-out, {size}", "leave-one-out", plan, keep, others, drawn=False))
-        if measured:
-            scaled = tree_credit(TREE_RULES["std"], "none")
-            methods.append(
-                Method(f"group mean / std, {size}", "group mean / std", plan, keep, scaled, True, False, False)
-            )
+        scaled, rival = tree_credit(TREE_RULES["std"], "none"), f"{GROUP}, {size}"
+        methods.append(Method(rival, GROUP, plan, keep, mean, measured))
+        methods.append(Method(f"leave-one-out, {size}", "leave-one-out", plan, keep, others, drawn=False, rival=rival))
+        name = f"{GROUP} / std"
+        methods.append(Method(f"{name}, {size}", name, plan, keep, scaled, measured, False, False, rival))
     return methods
 
 
@@ -159,6 +163,7 @@ def other_rules(methods: Sequence[Method], strength: float) -> list[Method]:
             gradient=method.gradient and measured,
             has_scale=name != "global+local",
             drawn=False,
+            rival=method.name,
         )
         for name, (credit, measured) in rules.items()
         for method in methods

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from recipe.spo.plots.draw import COLORS, MARKERS, canvas, plain, save
 
+#: A family keeps a colour of its own up to eight of them; then the stroke changes. The eighth is Paul Tol's wine.
+FAMILY_COLORS = (*COLORS, "#882255")
+STROKES = ("-", "--", ":", "-.")
 PANELS = {
     "value_mse": "MSE of value, all states",
     "own_value_mse": "MSE of value, own states",
@@ -29,7 +31,7 @@ def draw_error(methods: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     methods = [row for row in methods if row["drawn"]]
     families = list(dict.fromkeys(row["family"] for row in methods))
-    styles = dict(zip(families, islice(zip(cycle(COLORS), cycle(MARKERS), strict=False), len(families)), strict=True))
+    styles = {family: family_style(place) for place, family in enumerate(families)}
     figure, axes = canvas(len(PANELS))
     handles: dict[str, Any] = {}
     for panel, (name, label) in zip(axes, PANELS.items(), strict=True):
@@ -38,14 +40,12 @@ def draw_error(methods: Sequence[Mapping[str, Any]], path: Path) -> None:
             if not rows:
                 continue
             rows.sort(key=lambda row: row["tokens"])
-            color, marker = styles[family]
             values = [row[name]["value"] for row in rows]
             handles[family] = panel.errorbar(
                 [row["tokens"] for row in rows],
                 values,
                 yerr=_bars([row[name] for row in rows]),
-                color=color,
-                marker=marker,
+                **styles[family],
                 markersize=4.5,
                 lw=1.3,
                 elinewidth=0.7,
@@ -61,6 +61,15 @@ def draw_error(methods: Sequence[Mapping[str, Any]], path: Path) -> None:
         list(handles.values()), [plain(name) for name in handles], loc="outside lower center", ncols=4, frameon=False
     )
     save(figure, path)
+
+
+def family_style(place: int) -> dict[str, str]:
+    """Colour, marker and stroke of a family; no two of the first 32 places are alike."""
+    return {
+        "color": FAMILY_COLORS[place % len(FAMILY_COLORS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": STROKES[place // len(FAMILY_COLORS) % len(STROKES)],
+    }
 
 
 def draw_gradient(gradients: Mapping[str, Any], path: Path) -> None:

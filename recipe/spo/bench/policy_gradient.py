@@ -39,7 +39,10 @@ class PolicyGradient:
         self._temperature, self._dimension = temperature, dimension
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
         random = torch.Generator().manual_seed(seed)
-        self._buckets = [torch.randint(dimension, (p.numel(),), generator=random) for p in self._parameters]
+        # 4 bytes a bucket: with the weights, a gradient and the signs that makes `BYTES` a parameter
+        self._buckets = [
+            torch.randint(dimension, (p.numel(),), generator=random).to(torch.int32) for p in self._parameters
+        ]
         self._signs = [
             torch.randint(2, (p.numel(),), generator=random, dtype=torch.int8) * 2 - 1 for p in self._parameters
         ]

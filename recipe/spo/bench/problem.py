@@ -24,12 +24,14 @@ class Problem:
         prompt_ids: the prompt.
         budget: most tokens of a response.
         grade: reward in [0, 1] of a finished response's tokens; one that did not finish earns 0 unasked.
+        digest: of what the reward depends on beside the response.
     """
 
     id: str
     prompt_ids: tuple[int, ...]
     budget: int
     grade: Callable[[Sequence[int]], float]
+    digest: str = ""
 
 
 class BenchClient(LLMClient, Protocol):

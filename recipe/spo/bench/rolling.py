@@ -15,6 +15,7 @@ from recipe.spo.bench.problem import BenchClient, Problem
 from recipe.spo.chain import ChainRollout
 from recipe.spo.cutting import Decode, chain_partition, tree_stop
 from recipe.spo.rollout.chain import grow_chain
+from recipe.spo.rollout.ending import EndRule
 from recipe.spo.rollout.tree import grow_tree
 from recipe.spo.settings import ChainSettings
 from recipe.spo.tree import Node, endings
@@ -25,16 +26,18 @@ class Sampling:
     """How tokens are drawn.
 
     Attributes:
-        parameters: temperature, top_p, top_k.
+        parameters: temperature, top_p, top_k, and stop texts if there are any.
         eos_ids: token ids that end a response.
         cut_threshold: probability below which a token is improbable, for cuts.
         decode: token ids -> text, for partitions by text.
+        end_rule: what ends a response but EOS.
     """
 
     parameters: Mapping[str, Any]
     eos_ids: frozenset[int]
     cut_threshold: float
     decode: Decode
+    end_rule: EndRule | None = None
 
 
 async def roll_out(
@@ -57,6 +60,7 @@ async def roll_out(
         sampling.eos_ids,
         references=references,
         prompt_length=len(problem.prompt_ids),
+        end_rule=sampling.end_rule,
         tree=not chain,
     )
     rollout: Rollout

@@ -1,7 +1,7 @@
 """A bench from questions to what the statistics need, chunk by chunk.
 
 Every chunk of each part begins with a seed of its own, so that a run that was interrupted ends in the numbers of one
-that was not.
+that was not, and more questions leave the numbers of the first ones as they are.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recipe.spo.advantage import Sample
-from recipe.spo.bench.credited import CreditedSegments, Segment
+from recipe.spo.bench.chunks import Row, parse_references, parse_rows, questions_digest, references_digest
+from recipe.spo.bench.credited import CreditedSegments
 from recipe.spo.bench.methods import Method, generated_tokens
 from recipe.spo.bench.problem import BenchClient, GradientModel, Problem
 from recipe.spo.bench.rolling import Sampling, roll_out
 from recipe.spo.bench.store import Part
 from recipe.spo.bench.truth import Reference, sample_truth
-from recipe.spo.bench.weighting import policy_gradients, trained_tokens, true_samples
+from recipe.spo.bench.weighting import MASKS, policy_gradients, trained_tokens, true_samples
 from recipe.spo.evaluation.errors import EvaluationError
 from recipe.spo.rollout.sampler import Sampler, derived_seed
 
@@ -123,14 +124,26 @@ class Bench:
         }
 
     def run(self, progress: Progress = lambda part, questions: None) -> None:
-        """Sample what is missing; an interruption loses no finished chunk."""
+        """Sample what is missing; an interruption loses no finished chunk.
+
+        Raises:
+            EvaluationError: a file is damaged, or not of these questions and references; before anything is sampled.
+        """
+        for number in range(len(self.chunks)):
+            if self._truth.has(number):
+                self._references(number)
+                if self._rollouts.has(number):
+                    self._rows(number)
         for number, chunk in enumerate(self.chunks):
             if not self._truth.has(number):
                 found = asyncio.run(self._sample_truth(chunk, number))
-                self._truth.write(number, [[reference.as_json() for reference in each] for each in found])
+                rows = [[reference.as_json() for reference in each] for each in found]
+                self._truth.write(number, self._questions(number), rows)
             progress("truth", len(chunk))
         for number, chunk in enumerate(self.chunks):
-            if not self._rollouts.has(number):
+            if self._rollouts.has(number):
+                self._rows(number)  # its truth may have been sampled again
+            else:
                 references = self._references(number)
                 credited = asyncio.run(self._roll_out(chunk, number, references))
                 arrays = None
@@ -138,28 +151,38 @@ class Bench:
                     arrays = np.stack(
                         [self._gradients(*each) for each in zip(chunk, references, credited, strict=True)]
                     )
-                self._rollouts.write(number, [self._row(each) for each in credited], arrays)
+                self._rollouts.write(number, self._made_from(number), [self._row(each) for each in credited], arrays)
             progress("rollouts", len(chunk))
 
     def measured(self) -> list[Measured]:
         """All questions, once `run` is through."""
-        found = []
-        for number, chunk in enumerate(self.chunks):
-            for problem, references, row in zip(
-                chunk, self._references(number), self._rollouts.read(number), strict=True
-            ):
-                segments = {
-                    name: [[Segment(*part) for part in one] for one in each] for name, each in row["segments"].items()
-                }
-                found.append(Measured(problem.id, references, row["tokens"], row["trained"], segments))
-        return found
+        return [
+            Measured(problem.id, references, row.tokens, row.trained, row.segments)
+            for number, chunk in enumerate(self.chunks)
+            for problem, references, row in zip(chunk, self._references(number), self._rows(number), strict=True)
+        ]
 
     def gradients(self) -> np.ndarray:
         """Gradients of all questions: (questions, methods with a gradient and the truth behind them, masks, D)."""
-        return np.concatenate([self._rollouts.read_array(number) for number in range(len(self.chunks))])
+        rows = len(self.measured_gradients) + 1
+        return np.concatenate(
+            [self._rollouts.read_array(n, (len(chunk), rows, len(MASKS))) for n, chunk in enumerate(self.chunks)]
+        )
+
+    def _questions(self, number: int) -> dict[str, str]:
+        return {"questions": questions_digest(self.chunks[number])}
+
+    def _made_from(self, number: int) -> dict[str, str]:
+        return {**self._questions(number), "references": references_digest(self._references(number))}
 
     def _references(self, number: int) -> list[list[Reference]]:
-        return [[Reference.from_json(each) for each in row] for row in self._truth.read(number)]
+        sizes = (len(self.chunks[number]), self.settings.responses)
+        return self._truth.read(number, self._questions(number), lambda rows: parse_references(rows, *sizes))
+
+    def _rows(self, number: int) -> list[Row]:
+        sizes = (len(self.chunks[number]), self.settings.responses)
+        names = [method.name for method in self.methods]
+        return self._rollouts.read(number, self._made_from(number), lambda rows: parse_rows(rows, *sizes, names))
 
     def _begin(self, part: str, number: int) -> BenchClient:
         self._client = self._client or self._make_client()
@@ -170,7 +193,14 @@ class Bench:
         client, settings = self._begin("truth", number), self.settings
 
         def sampler(problem: Problem) -> Sampler:
-            return Sampler(client, problem.id, self.sampling.parameters, self.sampling.eos_ids)
+            return Sampler(
+                client,
+                problem.id,
+                self.sampling.parameters,
+                self.sampling.eos_ids,
+                prompt_length=len(problem.prompt_ids),
+                end_rule=self.sampling.end_rule,
+            )
 
         sizes = (settings.responses, settings.continuations, settings.tolerance)
         return list(await asyncio.gather(*(sample_truth(sampler(problem), problem, *sizes) for problem in chunk)))

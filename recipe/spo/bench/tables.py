@@ -19,9 +19,11 @@ class Grid:
 
 
 def grids(result: Mapping[str, Any]) -> list[Grid]:
-    """All tables of a result: values, advantages, bias, families at one budget, gradients."""
-    found = [_values(result["methods"]), _advantages(result["methods"])]
-    found += [_bias(result["methods"]), _families(result["families"])]
+    """All tables of a result: values, advantages, bias, families at one budget, differences, gradients."""
+    pairs, methods = result["truth"]["sibling_pairs"], result["methods"]
+    found = [_values(methods), _advantages(methods, pairs), _bias(methods)]
+    found += [_families(result["families"]), _families_minus_group(result["families"])]
+    found += [_methods_minus_group(methods), _rules(methods)]
     if "gradients" in result:
         found.append(_gradients(result["gradients"]))
     return found
@@ -46,14 +48,24 @@ def markdown(grid: Grid) -> str:
     return f"**{grid.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def number(found: Number, digits: int = 3) -> str:
-    """A number with its interval, `0.123 [0.100, 0.150]`; `-` where there is none."""
-    if found is None or found["value"] is None:
+def number(found: Number, digits: int = 3, sign: str = "") -> str:
+    """A number with its interval, `0.123 [0.100, 0.150]`; `-` where there is none.
+
+    Args:
+        found: the number.
+        digits: behind the point.
+        sign: "+" shows that of positive numbers.
+    """
+    if found is None:
         return "-"
-    text = f"{found['value']:.{digits}f}"
-    if found["low"] is None:
-        return text
-    return f"{text} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    value, low, high = (
+        None if found[name] is None else f"{found[name]:{sign}.{digits}f}" for name in ("value", "low", "high")
+    )
+    if low is None:
+        return value or "-"
+    if value is None:
+        return f"above {low}"
+    return f"{value} [{low}, {high or 'no end'}]"
 
 
 def _values(methods: Sequence[Mapping[str, Any]]) -> Grid:
@@ -72,9 +84,9 @@ def _values(methods: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid("Values", header, rows)
 
 
-def _advantages(methods: Sequence[Mapping[str, Any]]) -> Grid:
+def _advantages(methods: Sequence[Mapping[str, Any]], pairs: int) -> Grid:
     header = ["method", "tokens a question", "MSE, segments", "correlation, segments", "MSE, tokens"]
-    header += ["correlation, tokens", "siblings ranked right"]
+    header += ["correlation, tokens", f"siblings ranked right, of {pairs} pairs"]
     rows = [
         [
             row["method"],
@@ -119,12 +131,61 @@ def _families(families: Mapping[str, Any]) -> Grid:
     return Grid(f"At {families['tokens']:,.0f} generated tokens a question, between a family's sizes", header, rows)
 
 
-def _gradients(gradients: Mapping[str, Any]) -> Grid:
-    header = ["method", "trains", "tokens a question", "two updates agree", "cosine to the measured truth"]
-    header += ["noise / signal", "cosine to the truth", "of the mean"]
-    names = ("agreement", "measured_cosine", "noise_to_signal", "cosine", "direction")
+#: Of differences: key, heading, digits.
+_SHARED = (
+    ("value_mse", "MSE of value, all states", 3),
+    ("token_advantage_mse", "MSE of advantage, tokens", 3),
+    ("token_advantage_correlation", "correlation, tokens", 2),
+    ("sibling_rank_accuracy", "siblings ranked right", 2),
+)
+_SAME_ROLLOUTS = (
+    ("value_mse", "MSE of value, all states", 3),
+    ("own_value_mse", "own states", 3),
+    ("segment_advantage_correlation", "correlation, segments", 2),
+    ("token_advantage_mse", "MSE of advantage, tokens", 3),
+    ("token_advantage_correlation", "correlation, tokens", 2),
+)
+
+
+def _differences(row: Mapping[str, Any], columns: Sequence[tuple[str, str, int]]) -> list[str]:
+    return [number(row.get(name), digits, "+") for name, _, digits in columns]
+
+
+def _families_minus_group(families: Mapping[str, Any]) -> Grid:
     rows = [
-        [row["method"], row["trains"], f"{row['tokens']:,.0f}", *(number(row[name], 2) for name in names)]
+        [row["family"], *_differences(row["minus_group"], _SHARED)] for row in families["rows"] if row["minus_group"]
+    ]
+    title = f"Minus the group mean, both at {families['tokens']:,.0f} tokens a question, paired by question"
+    return Grid(title, ["family", *(heading for _, heading, _ in _SHARED)], rows)
+
+
+def _methods_minus_group(methods: Sequence[Mapping[str, Any]]) -> Grid:
+    rows = [
+        [row["method"], f"{row['tokens']:,.0f}", *_differences(row["minus_group"], _SHARED)]
+        for row in methods
+        if any(row["minus_group"].values())
+    ]
+    title = "Minus the group mean at the method's own tokens, paired by question"
+    return Grid(title, ["method", "tokens a question", *(heading for _, heading, _ in _SHARED)], rows)
+
+
+def _rules(methods: Sequence[Mapping[str, Any]]) -> Grid:
+    rows = [
+        [row["method"], *_differences(row["minus_rival"], _SAME_ROLLOUTS)]
+        for row in methods
+        if any(row["minus_rival"].values())
+    ]
+    title = "Other rules minus the mean rule on the same rollouts, paired by question"
+    return Grid(title, ["method", *(heading for _, heading, _ in _SAME_ROLLOUTS)], rows)
+
+
+def _gradients(gradients: Mapping[str, Any]) -> Grid:
+    header = ["method", "trains", "tokens a question", "variance, a trained token", "noise / signal"]
+    header += ["two updates agree", "cosine to the measured truth", "cosine to the truth", "of the mean"]
+    columns = (("step_variance", 1), ("noise_to_signal", 2), ("agreement", 2), ("measured_cosine", 2))
+    columns += (("cosine", 2), ("direction", 2))
+    rows = [
+        [row["method"], row["trains"], f"{row['tokens']:,.0f}", *(number(row[name], n) for name, n in columns)]
         for row in gradients["rows"]
     ]
     title = f"Policy gradient from {gradients['tokens']:,.0f} generated tokens, against ground-truth advantages"

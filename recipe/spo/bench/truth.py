@@ -82,10 +82,19 @@ class Reference:
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> Reference:
-        """The reference that `as_json` wrote."""
+        """The reference that `as_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
         node = Node(found["token_ids"], found["log_probs"], found["finished"], reward=found["reward"])
-        numbers = (tuple(found[name]) for name in ("sampled", "values", "errors"))
-        return Reference(node, *numbers, found["continuations"])
+        sampled, values, errors = (tuple(found[name]) for name in ("sampled", "values", "errors"))
+        n = len(node.token_ids)
+        good = 0 < n == len(node.log_probs) and len(sampled) == len(values) == len(errors)
+        good = good and sampled[:1] == (0,) and list(sampled) == sorted(set(sampled)) and sampled[-1] < n
+        if not good or not all(map(math.isfinite, (*node.log_probs, node.reward, *values, *errors))):
+            raise ValueError("a reference whose tokens, states and values do not fit together")
+        return Reference(node, sampled, values, errors, found["continuations"])
 
 
 def sampled_states(log_probs: Sequence[float], tolerance: float) -> tuple[int, ...]:

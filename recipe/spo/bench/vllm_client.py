@@ -36,7 +36,7 @@ class VllmClient:
 
     Args:
         folder: Hugging Face folder of the model.
-        engine: settings of the engine.
+        engine: settings of the engine; with log-probabilities.
         context: most tokens of prompt and response.
         seed: of the engine.
         told: called after each call of the engine with the tokens that it generated.
@@ -100,7 +100,8 @@ class VllmClient:
         for _, params in batch:
             known = {name: params[name] for name in ("temperature", "top_p", "top_k", "max_tokens")}
             known["top_k"] = max(known["top_k"], 0)
-            parameters.append(SamplingParams(**known, logprobs=0, detokenize=False))
+            stop = params.get("stop") or None  # vLLM finds stop texts as it decodes
+            parameters.append(SamplingParams(**known, stop=stop, logprobs=0, detokenize=stop is not None))
         outputs = self._llm.generate(
             [TokensPrompt(prompt_token_ids=ids) for ids, _ in batch], parameters, use_tqdm=False
         )

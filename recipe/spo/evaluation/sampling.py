@@ -58,7 +58,7 @@ class Engine:
         dtype: in which the model computes.
         tensor_parallel: devices that share the model.
         gpu_memory_utilization: share of a GPU's memory; vLLM's own default if None.
-        log_probs: keep each token's log-probability.
+        log_probs: keep each token's log-probability, after temperature, top-p and top-k as in verl's rollouts.
     """
 
     dtype: str
@@ -113,6 +113,8 @@ def load_engine(folder: Path, engine: Engine, context: int, seed: int, **options
         prepare_environment()
         answer_vllm_version()
         options["enforce_eager"] = True
+    if engine.log_probs:
+        options["logprobs_mode"] = "processed_logprobs"
     if engine.gpu_memory_utilization is not None:
         options["gpu_memory_utilization"] = engine.gpu_memory_utilization
     from vllm import LLM
@@ -144,8 +146,6 @@ class VllmSampler:
         # chunks, a step must take the longest prompt at once.
         whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(protocol.max_context, 4096)}
         options: dict[str, Any] = whole if is_cpu_machine() else {}
-        if engine.log_probs:
-            options["logprobs_mode"] = "processed_logprobs"
         self._protocol, self._log_probs = protocol, engine.log_probs
         self._llm = load_engine(folder, engine, protocol.max_context, protocol.seed, **options)
 
