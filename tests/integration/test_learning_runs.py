@@ -52,14 +52,14 @@ def test_what_the_plan_asks_for_is_what_is_composed(label, variant, compose, tmp
     config = compose(arguments_of(run, tmp_path))
     spo = settings_of(config, config.data.max_response_length)
     check_verl_settings(config, spo)
-    actor, optimizers = config.actor_rollout_ref.actor, [config.actor_rollout_ref.actor.optim]
+    actor, optimizers = config.actor_rollout_ref.actor, [(config.actor_rollout_ref.actor.optim, 6)]
     assert spo.token_budget == 300_000 and config.data.train_batch_size == run.questions
     if label == "ppo":
-        optimizers.append(config.critic.optim)
+        optimizers.append((config.critic.optim, -1))
         assert config.critic.optim.lr == 3e-4  # its own
-    for optimizer in optimizers:
+    for optimizer, steps in optimizers:
         schedule = optimizer.lr_scheduler_type, optimizer.lr_warmup_steps_ratio, optimizer.lr_warmup_steps
-        assert schedule == ("constant", 0.0, -1)
+        assert schedule == ("constant", 0.0, steps)
     assert actor.optim.lr == 2e-4
     seeds = config.data.seed, config.actor_rollout_ref.rollout.seed, actor.data_loader_seed
     assert {*seeds, config.critic.data_loader_seed, config.trainer.v1.sampler.sampler_kwargs.seed} == {3}
