@@ -127,7 +127,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float
     found = {}
     for name, value in theirs.items():
         if isinstance(value, torch.Tensor):
-            floor = 1e-2 * total if name in gradients else 0.0
+            floor = 1e-5 * total if name in gradients else 0.0
             found[name] = float((ours[name] - value).norm() / max(value.norm(), floor))
     return found
 
