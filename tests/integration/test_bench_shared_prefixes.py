@@ -1,4 +1,4 @@
-"""`benchmarks.shared_prefixes`: batches as the queue gives them, all of them through both sides, and what it refuses."""
+"""`benchmarks.shared_prefixes`: batches as the queue gives them, all of them on both sides, and what it refuses."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
         # A model configuration without the field is somebody else's, and so is its engine.
         self.sharing = getattr(self.model_config, "share_prefixes", OFF)
         self.sparse = get_device_name() == "cuda"
-        self._checked: set[tuple[str, bool]] = set()
+        self._checked: set[tuple[str, bool, bool]] = set()
         self._told = False
         self._inputs: TrieInputs | None = None
         if self.sharing != OFF:
@@ -185,16 +185,22 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
     def _check(self, micro_batch: TensorDict, path: str, gradients: bool) -> None:
         """Once for each path and kind of pass: compute some rows in our way and in verl's, and compare.
 
-        As many as verl itself would compute at once, so that there is room for them.
+        As many as verl itself would compute at once, so that there is room for them. Tries whose rows share nothing are
+        checked too, but do not count for those that branch.
 
         Raises:
             SharingError: they disagree; on every rank, or the others would wait for ever.
         """
         ours = path == TRIE or tu.get_non_tensor_data(micro_batch, "use_remove_padding", True)
-        if not ours or (path, gradients) in self._checked:
+        if not ours or (path, gradients, True) in self._checked:
             return
-        self._checked.add((path, gradients))
         ids = shared_rows.row_ids(micro_batch)
+        branches = torch.tensor(int(path == ROWS or _branching(ids) > 0), device=get_device_name())
+        dist.all_reduce(branches, op=dist.ReduceOp.MAX, group=self.get_data_parallel_group())
+        done = (path, gradients, bool(branches))
+        if done in self._checked:
+            return
+        self._checked.add(done)
         limit = tu.get_non_tensor_data(micro_batch, "max_token_len_per_gpu", None) or sum(map(len, ids))
         rows = tu.index_select_tensor_dict(micro_batch, sample_that_shares(ids, int(limit)))
         # By a low temperature log-probs and their rounding grow alike.
