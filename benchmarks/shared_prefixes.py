@@ -3,30 +3,40 @@
     python -m benchmarks.shared_prefixes --model <folder>            (a Llama or Qwen model, such as SmolLM2-135M)
     python -m benchmarks.shared_prefixes --random qwen-1.5b --batches math    (random weights)
 
-Both sides are verl's FSDP2 engine on one rank, with its `ppo_loss` and micro-batches of at most `--tokens` tokens: its
-own path (`off`: padded rows on a CPU; on a GPU packed ones, with flash-attention if `--attention flash_attention_2`),
-and `share_prefixes=auto`. Each measurement is a process of its own, the sides in turn, so that peaks are its own: on a
-CPU resident memory, on a GPU what torch allocates. The last line is `ratio: N.NN`, the rows' time of forward and
-backward over ours for the GSM8K-shaped batch (the first one, if that is not among them), larger is better.
+Both sides are verl's FSDP2 engine on one rank, with its `ppo_loss` and micro-batches of at most `--tokens` tokens, or
+as many as the longest row has: its own path (`off`: padded rows on a CPU; on a GPU packed ones, with flash-attention if
+`--attention flash_attention_2`), and `share_prefixes=auto`. Each measurement is a process of its own, the sides in
+turn, so that peaks are its own: on a CPU resident memory, on a GPU what torch allocates. A process warms up (a GPU on
+the whole batch, since it compiles), then takes the least of `--repeats` passes; several `--rounds` give their median.
+Log-probs, loss and gradient norm of both sides must agree.
+
+The last line is `ratio: N.NN`, the rows' time of forward and backward over ours for the GSM8K-shaped batch (the first
+one, if that is not among them), larger is better.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from pathlib import Path
 from typing import Any
 
-from benchmarks.prefix_batches import BATCHES, make_rows
-from benchmarks.verl_actor import actor_worker
+import numpy as np
+
+from benchmarks.prefix_batches import BATCHES
+from benchmarks.prefix_measure import measure
+from recipe.spo.compat.machine import is_cpu_machine
 
 SIDES = ("off", "auto")
+#: What both sides may differ by: log-probs (largest of all in float32, else on average), and loss and gradient norm,
+#: relative.
+FLOAT32_TOLERANCE, HALF_TOLERANCE = (1e-3, 1e-3), (0.05, 0.05)
+#: Wall time and processor time that tell ratios this far apart were taken on a busy machine.
+BUSY = 0.15
 #: Architecture, hidden size, width of the MLP, layers, heads, key heads, vocabulary.
 RANDOM = {
     "llama-tiny": ("llama", 256, 704, 6, 8, 4, 8_192),
@@ -57,145 +67,43 @@ def save_random(name: str, folder: str) -> None:
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
 
 
-def build(model: str, side: str, arguments: argparse.Namespace) -> Any:
-    """verl's worker with its engine and loss."""
-    import verl  # noqa: F401  # loads the plug-in, and with it the CPU platform
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
-    from verl.utils.config import omega_conf_to_dataclass
-
-    overrides = [
-        f"actor_rollout_ref.model.path={model}",
-        "+actor_rollout_ref.model.load_tokenizer=False",
-        f"actor_rollout_ref.model.enable_gradient_checkpointing={arguments.checkpointing}",
-        f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={arguments.tokens}",
-    ]
-    if arguments.attention:
-        overrides.append(f"++actor_rollout_ref.model.override_config.attn_implementation={arguments.attention}")
-    with initialize_config_module("recipe.spo.config", version_base=None):
-        config = compose("spo_trainer", overrides=overrides)
-    if side != "off":  # without it the engine is verl's own
-        from recipe.spo.compat.shared_model import share_prefixes
-
-        share_prefixes(config, side)
-    OmegaConf.resolve(config)
-    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    return actor_worker(config, actor)
-
-
-def batch_of(rows: list, tokens: int, packed: bool) -> Any:
-    """verl's batch of rows."""
-    import torch
-    from verl.utils import tensordict_utils as tu
-
-    from recipe.spo.rollout.worker import row_fields
-
-    data = tu.list_of_dict_to_tensordict([row_fields(row) for row in rows])
-    data["advantages"] = data["spo_advantages"]
-    data["old_log_probs"] = data["rollout_log_probs"]
-    data["ref_log_prob"] = torch.nested.nested_tensor_from_jagged(
-        data["rollout_log_probs"].values() * 1.1, data["rollout_log_probs"].offsets()
-    )
-    tu.assign_non_tensor(
-        data,
-        global_batch_size=len(rows),
-        temperature=1.0,
-        use_dynamic_bsz=True,
-        max_token_len_per_gpu=tokens,
-        use_remove_padding=packed,
-        use_fused_kernels=False,
-    )
-    return data
-
-
-def measure(model: str, name: str, side: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One batch on one side, in this process."""
-    import torch
-    from verl.utils import tensordict_utils as tu
-
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29511")
-    worker = build(model, side, arguments)
-    engine, gpu = worker.engine, torch.cuda.is_available() and not _on_cpu()
-    vocabulary = worker.model_config.hf_config.vocab_size
-    rows = make_rows(name, arguments.trees, arguments.rows, vocabulary, arguments.seed)
-    packed = worker.model_config.use_remove_padding
-
-    def run(chosen: list, forward_only: bool) -> tuple[float, float, dict]:
-        data = batch_of(chosen, arguments.tokens, packed)
-        if forward_only:
-            tu.assign_non_tensor(data, calculate_entropy=True)  # as the pass of old log-probs does
-        mode = engine.eval_mode if forward_only else engine.train_mode
-        with mode(disable_auto_offload=True), torch.set_grad_enabled(not forward_only):
-            if gpu:
-                torch.cuda.synchronize()
-            started, cpu = time.perf_counter(), time.process_time()
-            output = engine.forward_backward_batch(data, None if forward_only else worker.loss_fn, forward_only)
-            if gpu:
-                torch.cuda.synchronize()
-            return time.perf_counter() - started, time.process_time() - cpu, output
-
-    small = make_rows(name, 1, min(8, len(rows)), vocabulary, arguments.seed + 1)
-    for forward_only in (True, False):  # warm-up, compilation, and the check of the first pass
-        run(small, forward_only)
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
-    forward, forward_cpu, _ = run(rows, True)
-    update, update_cpu, output = run(rows, False)
-    computed, plain = (
-        output["metrics"][name].aggregate() if name in output["metrics"] else 0.0
-        for name in ("spo_share_update_computed", "spo_share_update_plain")
-    )
-    tokens = sum(len(row.prompt_ids) + len(row.response_ids) for row in rows)
-    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "rows": len(rows),
-        "tokens": tokens,
-        "distinct": _distinct(rows),
-        "computed": computed or tokens,
-        "plain": plain > 0 or side == "off",
-        "forward": forward,
-        "update": update,
-        "forward_cpu": forward_cpu,
-        "update_cpu": update_cpu,
-        "peak": peak,
-        "device": torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads",
-        "loss": sum(output["loss"]),
-    }
-
-
-def _distinct(rows: list) -> int:
-    import numpy as np
-
-    from recipe.spo.packing import sort_rows
-
-    return sort_rows([np.array(row.prompt_ids + row.response_ids) for row in rows]).distinct_tokens
-
-
-def _on_cpu() -> bool:
-    from recipe.spo.compat.machine import is_cpu_machine
-
-    return is_cpu_machine()
-
-
-def in_a_child(model: str, name: str, side: str) -> dict[str, Any]:
-    """`measure` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.shared_prefixes", *sys.argv[1:], "--child", model, name, side]
-    done = subprocess.run(command, capture_output=True, text=True)
+def in_a_child(model: str, name: str, side: str, folder: str) -> dict[str, Any]:
+    """`measure` in a process of its own; with `log_probs`, shape (tokens of responses,)."""
+    file = Path(folder, f"{name}_{side}.npy")
+    command = [sys.executable, "-m", "benchmarks.shared_prefixes", *sys.argv[1:]]
+    done = subprocess.run([*command, "--child", model, name, side, str(file)], capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("MEASURED ")]
     if done.returncode or not lines:
         raise RuntimeError(f"{name}, {side}: {done.stderr[-3000:]}")
-    return json.loads(lines[0].removeprefix("MEASURED "))
+    return json.loads(lines[0].removeprefix("MEASURED ")) | {"log_probs": np.load(file)}
+
+
+def agreement(name: str, off: dict[str, Any], ours: dict[str, Any]) -> str:
+    """What both sides differ by.
+
+    Raises:
+        RuntimeError: by more than rounding; then there is nothing to compare the time of.
+    """
+    single = off["dtype"] == "float32"
+    of_log_probs, relative = FLOAT32_TOLERANCE if single else HALF_TOLERANCE
+    distance = np.abs(off["log_probs"] - ours["log_probs"])
+    found = {"log-probs": float(distance.max() if single else distance.mean())}
+    found |= {what: abs(off[what] - ours[what]) / max(abs(off[what]), 1e-9) for what in ("loss", "grad_norm")}
+    said = ", ".join(f"{what} by {value:.1e}" for what, value in found.items())
+    # Not "greater than": a NaN is no agreement either.
+    if not all(value <= (of_log_probs if what == "log-probs" else relative) for what, value in found.items()):
+        raise RuntimeError(f"{name}: both sides differ ({said}; {off['dtype']}), so their times say nothing")
+    return said
 
 
 def report(name: str, measured: dict[str, list[dict[str, Any]]]) -> float:
     """Print one batch; gives the ratio of the update."""
     off, ours = measured["off"][0], measured["auto"][0]
-    if abs(off["loss"] - ours["loss"]) > 1e-3 * max(1.0, abs(off["loss"])):
-        raise RuntimeError(f"{name}: the losses differ, {off['loss']} and {ours['loss']}")
+    said = [agreement(name, *pair) for pair in zip(*measured.values(), strict=True)][0]
     print(
         f"{name}: {ours['rows']} rows, {ours['tokens']:,} tokens, {ours['tokens'] / ours['distinct']:.2f} times the "
-        f"distinct ones; computed {ours['computed']:,.0f}{' (one by one)' if ours['plain'] else ''}; {ours['device']}"
+        f"distinct ones; computed {ours['computed']:,.0f}{' (one by one)' if ours['plain'] else ''}; micro-batches of "
+        f"at most {ours['limit']:,}; {ours['device']}, {ours['dtype']}"
     )
 
     def median(side: str, what: str) -> float:
@@ -204,12 +112,16 @@ def report(name: str, measured: dict[str, list[dict[str, Any]]]) -> float:
     for what in ("forward", "update"):
         times = [median(side, what) for side in SIDES]
         cpu = [median(side, f"{what}_cpu") for side in SIDES]
+        ratio, of_cpu = times[0] / times[1], cpu[0] / cpu[1]
         print(
-            f"  {what:8} rows {times[0]:8.2f} s  shared {times[1]:8.2f} s  ratio {times[0] / times[1]:.2f}"
-            f"   (of processor time {cpu[0] / cpu[1]:.2f})"
+            f"  {what:8} rows {times[0]:8.2f} s  shared {times[1]:8.2f} s  ratio {ratio:.2f}"
+            f"   (of processor time {of_cpu:.2f})"
         )
+        if not ours["gpu"] and abs(ratio / of_cpu - 1) > BUSY:
+            print("  warning: wall and processor time disagree, so the machine was busy; trust the latter, or repeat")
     peaks = [median(side, "peak") / 2**30 for side in SIDES]
-    print(f"  peak     rows {peaks[0]:8.2f} GiB shared {peaks[1]:8.2f} GiB", flush=True)
+    print(f"  peak     rows {peaks[0]:8.2f} GiB shared {peaks[1]:8.2f} GiB")
+    print(f"  differ   {said}; gradient norm {off['grad_norm']:.4g}", flush=True)
     return median("off", "update") / median("auto", "update")
 
 
@@ -221,15 +133,21 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=1, help="questions a batch (default: %(default)s)")
     parser.add_argument("--rows", type=int, help="most rows, chosen at random (default: all with an advantage)")
     parser.add_argument("--tokens", type=int, default=2048, help="most tokens of a micro-batch (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="passes a process, the least counts (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="rounds, each side in turn (default: %(default)s)")
     parser.add_argument("--checkpointing", action="store_true", help="with gradient checkpointing")
     parser.add_argument("--attention", help="attn_implementation of the rows' side, such as flash_attention_2")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if bool(arguments.model) == bool(arguments.random):
         parser.error("give --model FOLDER or --random NAME")
-    if _on_cpu():
+    for name in ("trees", "rows", "tokens", "repeats", "rounds"):
+        if (given := getattr(arguments, name)) is not None and given < 1:
+            parser.error(f"--{name} is {given}: at least 1")
+    if is_cpu_machine():
         from recipe.spo.compat.verl_cpu import prepare_environment
 
         prepare_environment()
@@ -245,7 +163,7 @@ def main() -> None:
             measured: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
             for _ in range(arguments.rounds):
                 for side in SIDES:
-                    measured[side].append(in_a_child(model, name, side))
+                    measured[side].append(in_a_child(model, name, side, folder))
             ratios[name] = report(name, measured)
     print(f"ratio: {ratios.get('gsm8k', ratios[arguments.batches[0]]):.2f}")
 

@@ -33,14 +33,16 @@ class Cost:
     """Time of a pass, in tokens of the linear layers.
 
     Attributes:
-        pair: of one (query, key) pair of attention.
+        pair: of one (query, key) pair of a trie's attention.
         batch: of a micro-batch as such.
         dense: attention visits every pair of the trie, not only ancestors.
+        row_pair: of a pair of a row's attention, which another kernel may compute; `None`: as `pair`.
     """
 
     pair: float
     batch: float
     dense: bool
+    row_pair: float | None = None
 
     def of_trie(self, nodes: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
         """Cost of a micro-batch of `nodes` nodes that have `ancestors` (node, ancestor) pairs in all; any shape."""
@@ -49,14 +51,15 @@ class Cost:
     def of_rows(self, lengths: np.ndarray, budget: int) -> float:
         """Cost of the same rows one by one, packed without loss under a token budget; padding is not counted."""
         visited = (lengths.astype(float) ** 2).sum() / (1 if self.dense else 2)
-        return float(lengths.sum() + self.pair * visited + self.batch * np.ceil(lengths.sum() / budget))
+        pair = self.pair if self.row_pair is None else self.row_pair
+        return float(lengths.sum() + pair * visited + self.batch * np.ceil(lengths.sum() / budget))
 
 
 #: Time of attention under a dense mask over what its multiplications alone would take. Measured: torch 2.13, float32,
 #: one CPU thread, SmolLM2-135M's layers, 64 to 2,048 tokens, forward 1.17, forward and backward 1.26.
 DENSE_SLOWDOWN = 1.25
-#: The same of FlexAttention on a GPU: a guess, NOT MEASURED.
-SPARSE_SLOWDOWN = 2.5
+#: The same of FlexAttention on a GPU, and of the flash-attention that rows have there: guesses, NOT MEASURED.
+SPARSE_SLOWDOWN, FLASH_SLOWDOWN = 2.5, 1.5
 #: What a micro-batch costs as such, in tokens: on the CPU measured with the above, on a GPU a guess, NOT MEASURED.
 DENSE_BATCH, SPARSE_BATCH = 16.0, 512.0
 #: In `auto`, sharing has to promise to take at most this part of the rows' time.
@@ -76,8 +79,10 @@ def cost_of_model(hidden: int, inner: int, heads: int, key_heads: int, head_size
         dense: see `Cost`.
     """
     weights = 2 * hidden * head_size * (heads + key_heads) + 3 * hidden * inner
-    slowdown, batch = (DENSE_SLOWDOWN, DENSE_BATCH) if dense else (SPARSE_SLOWDOWN, SPARSE_BATCH)
-    return Cost(pair=slowdown * 4 * heads * head_size / (2 * weights), batch=batch, dense=dense)
+    pair = 4 * heads * head_size / (2 * weights)
+    if dense:  # rows have it too
+        return Cost(DENSE_SLOWDOWN * pair, DENSE_BATCH, dense=True)
+    return Cost(SPARSE_SLOWDOWN * pair, SPARSE_BATCH, dense=False, row_pair=FLASH_SLOWDOWN * pair)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,17 @@ FLOAT32_TOLERANCE = 1e-3
 #: In half precision each log-prob is off by some hundredths in either way, and a wrong mask moves the mean by tenths:
 #: SmolLM2-135M in bfloat16, 0.017 (0.038 between bfloat16 and float32), with a causal mask in the place of ours 0.80.
 HALF_TOLERANCE_OF_MEAN = 0.05
+#: Of gradients, relative: rounding is some millionths in float32 and some hundredths in half precision, and a wrong
+#: backward pass is off by about as much as there is.
+FLOAT32_GRADIENT_TOLERANCE, HALF_GRADIENT_TOLERANCE = 0.01, 0.25
+
+#: Of a model's configuration: its layers' shape, which the cost is estimated from.
+SHAPE = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+#: What dropout inside the model is called in configurations of transformers.
+DROPOUTS = (
+    *("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob", "resid_pdrop", "resid_dropout"),
+    *("embd_pdrop", "embd_dropout", "embedding_dropout", "hidden_dropout", "hidden_dropout_prob", "dropout"),
+)
 
 
 class SharingError(RuntimeError):
@@ -54,7 +65,7 @@ def check_agreement(largest: float, mean: float, dtype: torch.dtype) -> None:
     """Refuse to go on if rows and their trie disagree.
 
     Args:
-        largest, mean: `differences` of their log-probs, the greatest of all ranks.
+        largest, mean: `differences` of their log-probs at temperature 1, the greatest of all ranks.
         dtype: that the model computes in.
 
     Raises:
@@ -70,6 +81,24 @@ def check_agreement(largest: float, mean: float, dtype: torch.dtype) -> None:
         )
 
 
+def check_gradients(difference: float, dtype: torch.dtype) -> None:
+    """Refuse to go on if gradients of rows and of their trie disagree.
+
+    Args:
+        difference: norm of the gradients' difference over the norm of the rows' own.
+        dtype: that the model computes in.
+
+    Raises:
+        SharingError: they disagree by more than rounding.
+    """
+    if not difference <= (FLOAT32_GRADIENT_TOLERANCE if dtype == torch.float32 else HALF_GRADIENT_TOLERANCE):
+        raise SharingError(
+            f"algorithm.spo.share_prefixes: gradients of rows that share their prefixes differ from those of the same "
+            f"rows one by one, by {difference:.2g} of their norm (computed in {dtype}), although log-probs agree: "
+            "attention's backward pass is wrong. Set algorithm.spo.share_prefixes=off"
+        )
+
+
 def check_model(config: Any, on_gpu: bool) -> None:
     """Refuse models whose rows cannot share a prefix.
 
@@ -78,16 +107,22 @@ def check_model(config: Any, on_gpu: bool) -> None:
         on_gpu: whether FlexAttention takes the mask, or SDPA.
 
     Raises:
-        SharingError: it has other layers than full attention, dropout, or an attention that takes no mask.
+        SharingError: it has other layers than full attention, dropout, an attention that takes no mask, or a
+            configuration that does not say how large its layers are.
     """
     layers = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     attention = config._attn_implementation
+    dropouts = {name: getattr(config, name) for name in DROPOUTS if getattr(config, name, None)}
+    missing = [name for name in SHAPE if getattr(config, name, None) is None]
     what = None
     if layers or window:
         what = f"it has layers that do not see the whole context ({', '.join(sorted(layers)) or 'a sliding window'})"
-    elif getattr(config, "attention_dropout", 0.0):
-        what = f"it has dropout in attention ({config.attention_dropout}), which rows that share would share too"
+    elif dropouts:
+        named = ", ".join(f"{name}={value}" for name, value in dropouts.items())
+        what = f"it has dropout ({named}), which rows that share would share too"
+    elif missing:
+        what = f"its configuration has no {', '.join(missing)}, as Llama's and Qwen's have, to estimate what pays"
     elif not on_gpu and attention != "sdpa":
         what = f"its attention is {attention!r}, and without a GPU only 'sdpa' takes the mask"
     if what:

@@ -14,6 +14,9 @@ Pure: neither verl, vLLM nor Ray is imported here.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +24,14 @@ import numpy as np
 import torch
 
 from recipe.spo.packing import Trie, predictions
+from recipe.spo.sharing import SharingError
 
 #: Rows of logits that are worked on at a time, so that what is kept in float32 beside them stays small.
 CHUNK = 512
 #: Block size of FlexAttention; lengths that are a multiple of it avoid a compilation for each length.
 BLOCK = 128
+#: Most compilations of a function for FlexAttention: a few for shapes and modes; more would be one for each length.
+COMPILATIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +126,26 @@ def ancestor_mask(subtree_end: torch.Tensor) -> torch.Tensor:
 
 def ancestor_block_mask(subtree_end: torch.Tensor) -> Any:
     """The same mask for FlexAttention, which skips blocks that are all false."""
-    from torch.nn.attention.flex_attention import create_block_mask
 
     def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
         return (key <= query) & (query < subtree_end[key])
 
-    nodes = len(subtree_end)
+    nodes, device = len(subtree_end), subtree_end.device
+    with no_silent_fallback():
+        return _block_mask_function(compiled=device.type == "cuda")(sees, None, None, nodes, nodes, device=device)
+
+
+@functools.cache
+def _block_mask_function(compiled: bool) -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import create_block_mask
+
     # Compiled, it never holds all N^2 entries.
-    compiled = subtree_end.device.type == "cuda"
-    return create_block_mask(sees, None, None, nodes, nodes, device=subtree_end.device, _compile=compiled)
+    return torch.compile(create_block_mask) if compiled else create_block_mask
+
+
+def no_silent_fallback() -> contextlib.AbstractContextManager[None]:
+    """Within it, torch raises where it would give up compiling and compute all N^2 pairs without a word."""
+    return torch._dynamo.config.patch(recompile_limit=COMPILATIONS, fail_on_recompile_limit_hit=True)
 
 
 def row_outputs(
@@ -145,7 +162,15 @@ def row_outputs(
     Returns:
         Two tensors of shape (T,) in float32, at each asked token's predictor, one place before the token;
         0 elsewhere. The second one is None if not asked for.
+
+    Raises:
+        SharingError: the model gave other logits than it was asked for.
     """
+    if len(logits) != len(inputs.keep):
+        raise SharingError(
+            f"algorithm.spo.share_prefixes: the model gave logits of {len(logits)} tokens where {len(inputs.keep)} "
+            "were asked for, so it does not heed logits_to_keep. Set algorithm.spo.share_prefixes=off"
+        )
     log_probs, entropies = _HeadOutputs.apply(logits, inputs.source, inputs.targets, 1.0 / temperature, entropy)
 
     def to_rows(values: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from typing import Any
+from unittest import mock
 
 import torch
 from omegaconf import OmegaConf
@@ -127,25 +128,47 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float
     found = {}
     for name, value in theirs.items():
         if isinstance(value, torch.Tensor):
-            floor = 1e-2 * total if name in gradients else 0.0
+            floor = 1e-5 * total if name in gradients else 0.0
             found[name] = float((ours[name] - value).norm() / max(value.norm(), floor))
     return found
 
 
-def refusal(config: Any, data: TensorDict) -> str:
-    """What an engine says whose model does not attend by the mask."""
-    from recipe.spo import trie_forward
+def refusal(worker: Any, data: TensorDict, place: Any, name: str, wrong: Any) -> str:
+    """What an engine says of which a part is replaced by a wrong one."""
     from recipe.spo.sharing import SharingError
 
-    right = trie_forward.ancestor_mask
-    trie_forward.ancestor_mask = lambda subtree_end: right(torch.full_like(subtree_end, len(subtree_end)))
-    try:
-        measure(build(config, "on"), data, CUTS[0])
-    except SharingError as error:
-        return str(error)
-    finally:
-        trie_forward.ancestor_mask = right
+    with mock.patch.object(place, name, wrong):
+        try:
+            measure(worker, data, CUTS[0])
+        except SharingError as error:
+            return str(error)
     return ""
+
+
+def refusals(config: Any, data: TensorDict, apart: TensorDict) -> dict[str, str]:
+    """Of a mask that hides nothing, a gradient twice as large, and packed rows that see each other."""
+    from recipe.spo import trie_forward
+    from recipe.spo.compat import shared_engine
+
+    mask, backward, rows_of = trie_forward.ancestor_mask, trie_forward._HeadOutputs.backward, shared_engine.row_inputs
+
+    def all_seen(subtree_end: torch.Tensor) -> torch.Tensor:
+        return mask(torch.full_like(subtree_end, len(subtree_end)))
+
+    def doubled(*arguments: Any) -> Any:
+        grad, *none = backward(*arguments)
+        return (2 * grad, *none)
+
+    def one_row(ids: Any, offsets: Any, *rest: Any) -> Any:
+        return rows_of(ids, offsets[[0, -1]], *rest)
+
+    said = {
+        "mask": refusal(build(config, "on"), data, trie_forward, "ancestor_mask", all_seen),
+        "gradient": refusal(build(config, "on"), data, trie_forward._HeadOutputs, "backward", staticmethod(doubled)),
+    }
+    if config.actor_rollout_ref.model.use_remove_padding:
+        said["rows"] = refusal(build(config, "auto"), apart, shared_engine, "row_inputs", one_row)
+    return said
 
 
 def main(model: str, *overrides: str) -> None:
@@ -181,7 +204,7 @@ def main(model: str, *overrides: str) -> None:
                     "micro_batches": [found["micro_batches"], reference["micro_batches"]],
                 }
             )
-    results.append({"refused": refusal(config, mine)})
+    results.append({"refused": refusals(config, mine, apart)})
     if rank == 0:
         print("RESULT " + json.dumps(results), flush=True)
 

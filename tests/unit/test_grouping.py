@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.spo.grouping import Cost, group_rows
+from recipe.spo.grouping import Cost, cost_of_model, group_rows
 from recipe.spo.packing import build_trie, sort_rows
 from tests.forests import forests, tree_rows
 
@@ -71,6 +71,16 @@ def test_rows_that_share_nothing_cost_less_one_by_one():
     tree = tree_rows(np.random.default_rng(0), 100, [6, 6], 30, 30, 50_000)
     found = group_rows(sort_rows(tree), 400, Cost(0.001, 5.0, True))
     assert found.cost < 0.7 * found.rows_cost
+
+
+def test_rows_have_the_price_of_their_own_kernel():
+    rows = sort_rows([np.arange(100), np.arange(100) + 500])
+    alike, cheaper = (group_rows(rows, 200, Cost(0.1, 0.0, False, row_pair)) for row_pair in (None, 0.05))
+    assert alike.rows_cost == pytest.approx(200 + 0.1 * 100**2)
+    assert cheaper.rows_cost == pytest.approx(200 + 0.05 * 100**2) and cheaper.cost == alike.cost
+    shape = {"hidden": 64, "inner": 128, "heads": 4, "key_heads": 2, "head_size": 16}
+    dense, sparse = (cost_of_model(**shape, dense=d) for d in (True, False))
+    assert dense.row_pair is None and sparse.row_pair < sparse.pair
 
 
 def test_what_does_not_fit_is_refused():

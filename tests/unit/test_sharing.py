@@ -16,9 +16,11 @@ from recipe.spo.sharing import (
     DIFFERENCE,
     MODES,
     PREFIX,
+    SHAPE,
     SharingError,
     Tally,
     check_agreement,
+    check_gradients,
     check_model,
     differences,
     sharing_metrics,
@@ -27,7 +29,7 @@ from recipe.spo.sharing import (
 from recipe.spo.sharing_checks import check_sharing
 from tests.unit.test_settings import settings
 
-LLAMA = {"attention_dropout": 0.0, "_attn_implementation": "sdpa"}
+LLAMA = {"attention_dropout": 0.0, "_attn_implementation": "sdpa", **dict.fromkeys(SHAPE, 8)}
 
 
 def test_it_is_off_until_somebody_asks():
@@ -72,6 +74,8 @@ def test_what_does_not_go_together_is_refused_before_anything_starts(key, value,
     ("changes", "complaint"),
     [
         ({"attention_dropout": 0.1}, "dropout"),
+        ({"resid_pdrop": 0.1, "attn_pdrop": 0.2}, "dropout .attn_pdrop=0.2, resid_pdrop=0.1."),
+        ({"num_key_value_heads": None}, "has no num_key_value_heads"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
         ({"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
         ({"sliding_window": 4096}, "a sliding window"),
@@ -81,6 +85,16 @@ def test_what_does_not_go_together_is_refused_before_anything_starts(key, value,
 def test_models_that_cannot_share_are_refused(changes, complaint):
     with pytest.raises(SharingError, match=complaint):
         check_model(SimpleNamespace(**{**LLAMA, **changes}), on_gpu=False)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.0])
+def test_gpt2_is_refused_when_it_is_loaded(rate):
+    """And not at the first batch, by an attribute that its configuration lacks."""
+    from transformers import GPT2Config
+
+    config = GPT2Config(attn_pdrop=rate, resid_pdrop=rate, embd_pdrop=rate, attn_implementation="sdpa")
+    with pytest.raises(SharingError, match="dropout" if rate else "has no intermediate_size, num_key_value_heads"):
+        check_model(config, on_gpu=False)
 
 
 def test_models_that_can_share_are_not():
@@ -109,6 +123,11 @@ def test_the_check_allows_rounding_and_nothing_else():
     ):
         with pytest.raises(SharingError, match="share_prefixes=off"):
             check_agreement(*wrong)
+    check_gradients(1e-5, torch.float32)
+    check_gradients(0.1, torch.bfloat16)
+    for difference, dtype in ((0.05, torch.float32), (0.5, torch.bfloat16), (float("nan"), torch.float32)):
+        with pytest.raises(SharingError, match="backward pass is wrong.*share_prefixes=off"):
+            check_gradients(difference, dtype)
 
 
 def test_a_tally_starts_anew_when_taken():

@@ -8,12 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.spo.packing import build_trie
-from recipe.spo.trie_forward import _HeadOutputs, ancestor_mask, row_outputs, trie_inputs
+from recipe.spo.grouping import Cost, group_rows
+from recipe.spo.packing import build_trie, sort_rows
+from recipe.spo.sharing import SharingError
+from recipe.spo.trie_forward import _HeadOutputs, ancestor_mask, row_inputs, row_outputs, trie_inputs
 from tests.forests import forests, tree_rows
 from tests.models import small_model
 
 TOLERANCE = 1e-5
+#: Of a sum's absolute terms, what float32 may lose where they cancel: some units in the last place.
+ROUNDING = 5e-7
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,16 +35,20 @@ def model(request):
 
 
 def by_rows(model, rows: list[np.ndarray], asked: np.ndarray, temperature: float):
-    """The reference: each row alone, plain causal attention, a plain log-softmax. Flat, as `row_outputs` has it."""
-    log_probs, entropies = [], []
+    """The reference: each row alone, plain causal attention, a plain log-softmax. Flat, as `row_outputs` has it.
+
+    And the largest logit, of which log-probs and entropies are differences.
+    """
+    log_probs, entropies, largest = [], [], 0.0
     for row in rows:
         logits = model(input_ids=torch.from_numpy(row)[None], use_cache=False).logits[0] / temperature
         distribution = torch.log_softmax(logits, dim=-1)
+        largest = max(largest, float(logits.detach().abs().max()))
         following = torch.from_numpy(np.append(row[1:], 0))
         log_probs.append(distribution.gather(1, following[:, None])[:, 0])
         entropies.append(-(distribution.exp() * distribution).sum(dim=-1))
     predicts = torch.from_numpy(np.append(asked[1:], False))
-    return torch.cat(log_probs) * predicts, torch.cat(entropies) * predicts
+    return torch.cat(log_probs) * predicts, torch.cat(entropies) * predicts, largest
 
 
 def by_trie(model, rows: list[np.ndarray], asked: np.ndarray, temperature: float):
@@ -60,30 +68,33 @@ def gradients(model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor, what: str, rounding: float = 1e-7) -> None:
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor, what: str, terms: float) -> None:
+    """Relative to its size, and to the absolute terms that it is a sum of."""
     difference, size = (ours - theirs).norm(), theirs.norm()
-    assert difference <= TOLERANCE * size + rounding, f"{what}: {difference:.2e} of {size:.2e}"
+    assert difference <= TOLERANCE * size + ROUNDING * terms, f"{what}: {difference:.2e} of {size:.2e}, {terms:.2e}"
 
 
-def assert_gradients_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+def assert_gradients_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], terms: float = 0.0) -> None:
     """Each relative to its size; but a key bias has a gradient of zero, and only rounding, which is that of all."""
-    rounding = 5e-7 * float(torch.stack([gradient.norm() for gradient in theirs.values()]).norm())
+    total = float(torch.stack([gradient.norm() for gradient in theirs.values()]).norm())
     for name, gradient in theirs.items():
-        assert_close(ours[name], gradient, name, rounding)
+        assert_close(ours[name], gradient, name, total + terms)
 
 
 def assert_same(model, rows: list[np.ndarray], asked: np.ndarray, seed: int, temperature: float) -> None:
     weights = torch.randn(len(asked), generator=torch.Generator().manual_seed(seed))
-    theirs = by_rows(model, rows, asked, temperature)
+    *theirs, largest = by_rows(model, rows, asked, temperature)
+    # What a log-prob or entropy is off by where logits cancel, and the loss and its gradient with it.
+    terms = largest * float((weights.abs() * (1 + theirs[0].detach().exp())).sum())
     their_loss = loss_of(*theirs, weights)
     their_gradients = gradients(model, their_loss)
     ours = by_trie(model, rows, asked, temperature)
     our_loss = loss_of(*ours, weights)
     our_gradients = gradients(model, our_loss)
     for one, other, what in zip(ours, theirs, ("log-probs", "entropy"), strict=True):
-        assert_close(one, other, what)
-    assert_close(our_loss, their_loss, "loss")
-    assert_gradients_close(our_gradients, their_gradients)
+        assert_close(one, other, what, largest * len(asked) ** 0.5)
+    assert_close(our_loss, their_loss, "loss", terms)
+    assert_gradients_close(our_gradients, their_gradients, terms)
 
 
 def choose(rows: list[np.ndarray], share: float, seed: int) -> np.ndarray:
@@ -145,6 +156,57 @@ def test_the_head_runs_at_asked_places_alone(model):
     inputs = trie_inputs(build_trie(rows), asked, "cpu")
     logits = model(**inputs.model_inputs(), use_cache=False).logits
     assert logits.shape[1] == len(inputs.keep) == len(rows) < inputs.input_ids.shape[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_packed_rows_give_the_rows_own_loss_and_gradients_and_logits_where_asked_alone(model, share):
+    """The path of rows that are not worth sharing, one after the other in a batch without padding."""
+    rows = tree_rows(np.random.default_rng(0), 6, [2, 2], 4, 7, 17)
+    asked = choose(rows, share, 0)
+    weights = torch.linspace(-1, 1, len(asked))
+    offsets = np.cumsum([0, *map(len, rows)])
+    inputs = row_inputs(np.concatenate(rows), offsets, asked, "cpu")
+    logits = model(**inputs.model_inputs(), use_cache=False).logits
+    assert logits.shape[1] == len(inputs.keep) == asked.sum() < inputs.input_ids.shape[1] == len(asked)
+    made = row_outputs(logits[0], inputs, 0.6, entropy=True)
+    ours = gradients(model, loss_of(*made, weights))
+    *theirs, largest = by_rows(model, rows, asked, 0.6)
+    for one, other, what in zip(made, theirs, ("log-probs", "entropy"), strict=True):
+        assert_close(one, other, what, largest * len(asked) ** 0.5)
+    assert_gradients_close(ours, gradients(model, loss_of(*theirs, weights)))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_model_that_gives_other_logits_than_asked_for_is_refused(model, packed):
+    rows = tree_rows(np.random.default_rng(0), 6, [2, 2], 4, 7, 17)
+    asked = choose(rows, 0.4, 0)
+    offsets = np.cumsum([0, *map(len, rows)])
+    flat = np.concatenate(rows)
+    inputs = row_inputs(flat, offsets, asked, "cpu") if packed else trie_inputs(build_trie(rows), asked, "cpu")
+    given = {name: value for name, value in inputs.model_inputs().items() if name != "logits_to_keep"}
+    logits = model(**given, use_cache=False).logits[0]
+    count = inputs.input_ids.numel()
+    with pytest.raises(SharingError, match=f"{count} tokens where {len(inputs.keep)} were asked for.*=off"):
+        row_outputs(logits, inputs)
+
+
+@settings(max_examples=25)
+@given(rows=forests(shortest=2), spare=st.integers(0, 20), least=st.integers(1, 7), dense=st.booleans())
+def test_any_micro_batches_add_up_to_the_rows_own_gradients(model, rows, spare, least, dense):
+    masks = [np.append(False, np.ones(len(row) - 1, dtype=bool)) for row in rows]
+    weights = torch.randn(sum(map(len, rows)), generator=torch.Generator().manual_seed(0))
+    *theirs, largest = by_rows(model, rows, np.concatenate(masks), 1.0)
+    terms = largest * float((weights.abs() * (1 + theirs[0].detach().exp())).sum())
+    expected = gradients(model, loss_of(*theirs, weights))
+    each = weights.split([len(row) for row in rows])
+    budget = max(map(len, rows)) + spare
+    cut = group_rows(sort_rows(rows), budget, Cost(0.1, 2.0, dense), min(least, len(rows)))
+    model.zero_grad()
+    for group in cut.groups:
+        made = by_trie(model, [rows[i] for i in group], np.concatenate([masks[i] for i in group]), 1.0)
+        loss_of(*made, torch.cat([each[i] for i in group])).backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert_gradients_close(found, expected, terms)
 
 
 def test_gradients_of_the_head_outputs_against_differences():

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from recipe.spo.trie_forward import no_silent_fallback
+
 
 def attend_by_block_masks(implementation: str) -> None:
     """Register the configured attention anew, with FlexAttention in front of it for block masks; idempotent.
@@ -33,7 +35,8 @@ def attend_by_block_masks(implementation: str) -> None:
         if isinstance(attention_mask, BlockMask):
             # Rotary embeddings can leave these in another precision than the values under autocast.
             query, key = query.to(value.dtype), key.to(value.dtype)
-            return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
+            with no_silent_fallback():
+                return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return configured(module, query, key, value, attention_mask, **kwargs)
 
     attend._spo_patched = True  # type: ignore[attr-defined]

@@ -2,8 +2,9 @@
 
 A micro-batch is a trie of rows (`recipe.spo.packing`) that the model runs on once, or plain rows as verl has them. The
 choice is made for a whole batch by all ranks together (`auto`: where the cheapest tries cost less than the rows, see
-`recipe.spo.grouping`), and counted in metrics. Everything behind the model's outputs is verl's: they come in the rows'
-own layout, so losses, masks and normalisation do not know. On first use some rows are computed in both ways.
+`recipe.spo.grouping`), logged once and counted in metrics. Everything behind the model's outputs is verl's: they come
+in the rows' own layout, so losses, masks and normalisation do not know. On first use some rows are computed in both
+ways (`recipe.spo.compat.shared_check`).
 
 Registered with verl for this process's device and vendor, which it looks up before its own engine.
 For: verl 0.9.1, whose engine computes every row by itself.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,18 +30,10 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from recipe.spo.compat import shared_rows
 from recipe.spo.compat.flex_masks import attend_by_block_masks
+from recipe.spo.compat.shared_check import disagreement, report
 from recipe.spo.grouping import Cost, Grouping, cost_of_model, group_rows, keep_groups
 from recipe.spo.packing import build_trie, sample_that_shares, sort_rows
-from recipe.spo.sharing import (
-    DIFFERENCE,
-    OFF,
-    PREFIX,
-    Tally,
-    check_agreement,
-    check_model,
-    differences,
-    worthwhile,
-)
+from recipe.spo.sharing import DIFFERENCE, OFF, PREFIX, Tally, check_model, worthwhile
 from recipe.spo.trie_forward import TrieInputs, row_inputs, row_outputs, trie_inputs
 
 #: Of a micro-batch: computed as a trie, as rows, or as verl does it by itself.
@@ -65,20 +59,25 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
         # A model configuration without the field is somebody else's, and so is its engine.
         self.sharing = getattr(self.model_config, "share_prefixes", OFF)
         self.sparse = get_device_name() == "cuda"
-        self.check_due = self.sharing != OFF
+        self._checked: set[tuple[str, bool, bool]] = set()
+        self._told = False
         self._inputs: TrieInputs | None = None
         if self.sharing != OFF:
             check_model(self.model_config.hf_config, on_gpu=self.sparse)
-        if self.sharing != OFF and self.sparse:
-            attend_by_block_masks(self.model_config.hf_config._attn_implementation)
+
+    def _build_module(self) -> torch.nn.Module:
+        module = super()._build_module()
+        if self.sharing != OFF and self.sparse:  # transformers may have chosen another attention than was asked for
+            attend_by_block_masks(module.config._attn_implementation)
+        return module
 
     def forward_backward_batch(self, data: TensorDict, loss_function: Callable, forward_only: bool = False) -> Any:
         if self.sharing == OFF:
             return super().forward_backward_batch(data, loss_function, forward_only)
-        with shared_rows.micro_batches_by(self._cut):
+        with shared_rows.micro_batches_by(partial(self._cut, forward_only)):
             return super().forward_backward_batch(data, loss_function, forward_only)
 
-    def _cut(self, verls: shared_rows.Cut) -> shared_rows.Cut:
+    def _cut(self, forward_only: bool, verls: shared_rows.Cut) -> shared_rows.Cut:
         """In place of verl's function: micro-batches whose rows share, or verl's own."""
 
         def cut(data: TensorDict, dp_group: Any, **kwargs: Any) -> tuple[list[TensorDict], list[list[int]] | None]:
@@ -103,9 +102,10 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
                 share, _ = self._agree(grouping, dp_group)
             if batches is None:
                 batches, indices = verls(data=data, dp_group=dp_group, **kwargs)
+            path = TRIE if share else ROWS
+            self._check(batches[0], path, gradients=not forward_only)
             for batch in batches:
-                mark = {PATH: TRIE if share else ROWS, DISTINCT: grouping.distinct / len(batches)}
-                tu.assign_non_tensor(batch, **mark)
+                tu.assign_non_tensor(batch, **{PATH: path, DISTINCT: grouping.distinct / len(batches)})
             return batches, indices
 
         return cut
@@ -128,15 +128,16 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
         count = torch.tensor(len(grouping.groups), device=get_device_name())
         dist.all_reduce(costs, op=dist.ReduceOp.SUM, group=dp_group)
         dist.all_reduce(count, op=dist.ReduceOp.MAX, group=dp_group)
-        return worthwhile(self.sharing, *costs.tolist()), int(count)
+        share = worthwhile(self.sharing, *costs.tolist())
+        if not self._told and self.rank == 0:
+            print(_decision(self.sharing, share, *costs.tolist()), flush=True)
+        self._told = True
+        return share, int(count)
 
     def forward_step(self, micro_batch: TensorDict, loss_function: Callable | None, forward_only: bool) -> Any:
         path = tu.get_non_tensor_data(micro_batch, PATH, VERL)
         if path == VERL:
             return super().forward_step(micro_batch, loss_function, forward_only)
-        if self.check_due and path == TRIE:
-            self.check_due = False
-            self._check(micro_batch)
         self._inputs = self._lay_out(micro_batch, path, all_responses=forward_only)
         try:
             loss, output = super().forward_step(micro_batch, loss_function, forward_only)
@@ -181,35 +182,41 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
         found = {"log_probs": log_probs} if entropy is None else {"log_probs": log_probs, "entropy": entropy}
         return {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in found.items()}
 
-    @torch.no_grad()
-    def _check(self, micro_batch: TensorDict) -> None:
-        """Compute some rows in both ways and compare.
+    def _check(self, micro_batch: TensorDict, path: str, gradients: bool) -> None:
+        """Once for each path and kind of pass: compute some rows in our way and in verl's, and compare.
 
-        As many as verl itself would compute at once, so that there is room for them.
+        As many as verl itself would compute at once, so that there is room for them. Tries whose rows share nothing are
+        checked too, but do not count for those that branch.
 
         Raises:
             SharingError: they disagree; on every rank, or the others would wait for ever.
         """
+        ours = path == TRIE or tu.get_non_tensor_data(micro_batch, "use_remove_padding", True)
+        if not ours or (path, gradients, True) in self._checked:
+            return
         ids = shared_rows.row_ids(micro_batch)
+        branches = torch.tensor(int(path == ROWS or _branching(ids) > 0), device=get_device_name())
+        dist.all_reduce(branches, op=dist.ReduceOp.MAX, group=self.get_data_parallel_group())
+        done = (path, gradients, bool(branches))
+        if done in self._checked:
+            return
+        self._checked.add(done)
         limit = tu.get_non_tensor_data(micro_batch, "max_token_len_per_gpu", None) or sum(map(len, ids))
-        sample = sample_that_shares(ids, int(limit))
-        found = []
-        for path in (TRIE, VERL):
-            rows = tu.index_select_tensor_dict(micro_batch, sample)
-            tu.assign_non_tensor(rows, **{PATH: VERL})
-            self._inputs = self._lay_out(rows, path, all_responses=True) if path == TRIE else None
+        rows = tu.index_select_tensor_dict(micro_batch, sample_that_shares(ids, int(limit)))
+        # By a low temperature log-probs and their rounding grow alike.
+        tu.assign_non_tensor(rows, **{PATH: VERL, "temperature": 1.0, "calculate_entropy": False})
+        inputs = self._lay_out(rows, path, all_responses=True)
+
+        def step(ours: bool, loss_function: Callable | None) -> Any:
+            self._inputs = inputs if ours else None
             try:
-                _, output = super().forward_step(rows, None, True)
+                return super(SharedPrefixEngine, self).forward_step(rows, loss_function, loss_function is None)
             finally:
                 self._inputs = None
-            found.append(output["model_output"]["log_probs"].values())
-        asked = torch.from_numpy(shared_rows.asked_tokens(rows, trained_only=False)[1:])
-        largest = torch.tensor(
-            differences(*(values[:-1][asked.to(values.device)] for values in found)), device=get_device_name()
-        )
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.get_data_parallel_group())
-        tally.difference = max(tally.difference, largest[0].item())
-        check_agreement(*largest.tolist(), dtype=self._autocast_dtype)
+
+        found = disagreement(step, rows, self.module, self.get_data_parallel_group(), gradients)
+        tally.difference = max(tally.difference, found.largest)
+        report(found, self._autocast_dtype, say=self.rank == 0)
 
     def _count(
         self, metrics: dict[str, Any], micro_batch: TensorDict, path: str, inputs: TrieInputs | None, forward_only: bool
@@ -237,6 +244,14 @@ def _branching(rows: list[np.ndarray]) -> int:
     """Tokens that rows share with a different row before them in lexicographic order."""
     found = sort_rows(rows)
     return int(found.shared[found.shared < found.lengths].sum())
+
+
+def _decision(mode: str, share: bool, cost: float, rows_cost: float) -> str:
+    chosen = "prefixes that rows share are computed once" if share else "rows are computed one by one"
+    return (
+        f"algorithm.spo.share_prefixes={mode}: {chosen} in the first pass, estimated at {cost:,.0f} with sharing and "
+        f"{rows_cost:,.0f} without (of all ranks, in tokens of the linear layers); spo/shared_prefixes/ has the rest"
+    )
 
 
 def _temperature(micro_batch: TensorDict) -> float:
