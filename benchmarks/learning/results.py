@@ -17,8 +17,6 @@ from recipe.spo.training_log import LogError, accuracies, history, read_records
 
 #: What runs of a variant must have in common to be compared.
 COMMON = ("token_budget", "start")
-#: What seeds of a method must have in common to be averaged, beside overrides that set no seed.
-OWN = ("method", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +131,9 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 
 def _own(result: Result) -> dict[str, Any]:
-    """What a run has in common with its method's other seeds."""
-    settings = result.settings
-    overrides = dict(each.partition("=")[::2] for each in settings.get("overrides", []))
-    return {
-        **{name: settings.get(name) for name in OWN},
-        **settings.get("environment", {}),
-        **{key: value for key, value in overrides.items() if not key.endswith("seed")},
-    }
+    """What a run has in common with its method's other seeds; method and learning rate are in the environment."""
+    overrides = dict(each.partition("=")[::2] for each in result.settings["overrides"])
+    return result.settings["environment"] | {k: value for k, value in overrides.items() if not k.endswith("seed")}
 
 
 def by_method(results: Sequence[Result], variant: str) -> dict[str, dict[int, Result]]:

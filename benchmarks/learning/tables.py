@@ -26,7 +26,7 @@ class Row:
         label: the method.
         title: its name in tables.
         base: the method of the demo that it is or varies.
-        rate: learning rate; more than one where seeds differ.
+        rate: learning rate.
         seeds: of its runs.
         start: accuracy before training.
         final: accuracy at the budget.
@@ -42,7 +42,7 @@ class Row:
     label: str
     title: str
     base: str
-    rate: tuple[float, ...]
+    rate: float
     seeds: tuple[int, ...]
     start: float
     final: Mean
@@ -71,7 +71,7 @@ def row_of(variant: str, runs: Mapping[int, Result], baseline: Mapping[int, Resu
         label=first.settings["label"],
         title=first.settings["title"],
         base=first.settings["method"],
-        rate=tuple(sorted({float(run.settings["learning_rate"]) for run in runs.values()})),
+        rate=float(first.settings["learning_rate"]),
         seeds=tuple(sorted(runs)),
         start=statistics.fmean(run.start for run in runs.values()),
         final=final,
@@ -116,7 +116,7 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append(
             (
                 row.title.replace("|", r"\|"),
-                ", ".join(f"{rate:g}" for rate in row.rate),
+                f"{row.rate:g}",
                 ", ".join(map(str, row.seeds)),
                 final,
                 _plus_minus(row.area),
@@ -166,7 +166,7 @@ def write_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        values = [row.variant, row.label, row.title, _join(row.rate), _join(row.seeds), row.start]
+        values = [row.variant, row.label, row.title, row.rate, _join(row.seeds), row.start]
         values += [row.final.mean, row.final.error, row.binomial, row.area.mean, row.area.error]
         for difference in (row.final_difference, row.area_difference):
             low, high = (difference.interval if difference else None) or (None, None)
