@@ -15,6 +15,7 @@ from recipe.spo.bench.gradients import NUMBERS, view
 from recipe.spo.bench.intervals import Floats, Statistic, draws, estimate
 from recipe.spo.bench.levels import Level, at_budget, difference
 from recipe.spo.bench.methods import GROUP, Method
+from recipe.spo.bench.open_variance import by_position
 from recipe.spo.bench.run import Measured
 from recipe.spo.bench.weighting import MASKS
 
@@ -102,6 +103,7 @@ def analyse(
     families = _Families(methods, {name: float(part["cost"][:, 0].mean()) for name, part in sums.items()}, levels)
     result: dict[str, Any] = {
         "truth": _truth(questions, sums[methods[0].name]["siblings"]),
+        "open": by_position([question.references for question in questions], measuring.BIN, drawn),
         "methods": [_method(method, sums[method.name], levels, families, drawn) for method in methods],
         "families": {"tokens": question_tokens, "rows": families.rows(question_tokens, drawn)},
     }

@@ -19,9 +19,9 @@ class Grid:
 
 
 def grids(result: Mapping[str, Any]) -> list[Grid]:
-    """All tables of a result: values, advantages, bias, families at one budget, differences, gradients."""
+    """All tables of a result."""
     pairs, methods = result["truth"]["sibling_pairs"], result["methods"]
-    found = [_values(methods), _advantages(methods, pairs), _bias(methods)]
+    found = [_open(result["open"]), _values(methods), _advantages(methods, pairs), _bias(methods)]
     found += [_families(result["families"]), _families_minus_group(result["families"])]
     found += [_methods_minus_group(methods), _rules(methods)]
     if "gradients" in result:
@@ -66,6 +66,20 @@ def number(found: Number, digits: int = 3, sign: str = "") -> str:
     if value is None:
         return f"above {low}"
     return f"{value} [{low}, {high or 'no end'}]"
+
+
+def _open(positions: Sequence[Mapping[str, Any]]) -> Grid:
+    header = ["after tokens", "responses going on", "open variance of the reward", "share of the prompt's"]
+    rows = [
+        [
+            f"{row['after_tokens']:,}",
+            number(row["going_on"], 2),
+            number(row["open"]),
+            number(row["open_share"], 2),
+        ]
+        for row in positions
+    ]
+    return Grid("What is still open, by position: where a cut can tell something", header, rows)
 
 
 def _values(methods: Sequence[Mapping[str, Any]]) -> Grid:
