@@ -78,7 +78,7 @@ def own_sums(
             x[place].append(part.before)
             truth[place].append(value)
             noise[place].append(error)
-            spread += error * reference.continuations
+            spread += reference.variance(part.begin)
     by_bin = np.array([moments(*columns) for columns in zip(x, truth, noise, strict=True)])
     sums = by_bin.sum(axis=0)
     return sums, by_bin, np.array([spread, sums[6]])

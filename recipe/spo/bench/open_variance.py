@@ -33,9 +33,10 @@ def open_sums(references: Sequence[Reference], positions: Sequence[int]) -> Floa
     """
     found = np.zeros((len(positions), 4))
     for reference in references:
+        at_prompt = reference.variance(0)
         for place, position in enumerate(positions):
             going = position < reference.tokens
-            found[place] += (1, going, _variance(reference, position) if going else 0.0, _variance(reference, 0))
+            found[place] += (1, going, reference.variance(position) if going else 0.0, at_prompt)
     return found
 
 
@@ -59,8 +60,3 @@ def by_position(questions: Sequence[Sequence[Reference]], step: int, drawn: Floa
         }
         for place, position in enumerate(positions)
     ]
-
-
-def _variance(reference: Reference, state: int) -> float:
-    """Unbiased variance of the rewards of a state's continuations."""
-    return reference.value(state)[1] * reference.continuations

@@ -59,6 +59,10 @@ class Reference:
         index = self.index(state)
         return self.values[index], self.errors[index]
 
+    def variance(self, state: int) -> float:
+        """Unbiased variance of the rewards of a state's continuations, state in 0 .. n (0 at the end)."""
+        return self.value(state)[1] * self.continuations
+
     def advantage(self, begin: int, end: int) -> tuple[float, float]:
         """V(end) - V(begin), and its squared standard error: 0 for both if one sample stands for both."""
         if end < self.tokens and self.index(begin) == self.index(end):
