@@ -44,7 +44,7 @@ def measure(model: str, name: str, side: str, log_probs_file: str, arguments: Na
     engine, gpu = worker.engine, torch.cuda.is_available() and not is_cpu_machine()
     rows = make_rows(name, arguments.trees, arguments.rows, worker.model_config.hf_config.vocab_size, arguments.seed)
     lengths = [len(row.prompt_ids) + len(row.response_ids) for row in rows]
-    limit = max(arguments.tokens, *lengths)
+    limit = token_limit(arguments.tokens, lengths)
     settings = {
         "global_batch_size": len(rows),
         "temperature": 1.0,
@@ -107,6 +107,11 @@ def measure(model: str, name: str, side: str, log_probs_file: str, arguments: Na
         "loss": float(sum(output["loss"])),
         "grad_norm": _gradient_norm(engine.module),
     }
+
+
+def token_limit(asked: int, lengths: Sequence[int]) -> int:
+    """Most tokens of a micro-batch: as asked for, or the longest row's."""
+    return max(asked, *lengths)
 
 
 def batch_of(rows: Sequence[Any]) -> Any:

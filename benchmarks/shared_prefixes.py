@@ -144,6 +144,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.model) == bool(arguments.random):
         parser.error("give --model FOLDER or --random NAME")
+    if arguments.model and not Path(arguments.model, "config.json").is_file():
+        parser.error(f"--model {arguments.model}: no model there, it has no config.json")
     for name in ("trees", "rows", "tokens", "repeats", "rounds"):
         if (given := getattr(arguments, name)) is not None and given < 1:
             parser.error(f"--{name} is {given}: at least 1")

@@ -61,12 +61,13 @@ def differences(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]
     return distance.max().item(), distance.mean().item()
 
 
-def check_agreement(largest: float, mean: float, dtype: torch.dtype) -> None:
-    """Refuse to go on if rows and their trie disagree.
+def check_agreement(largest: float, mean: float, dtype: torch.dtype, tries: bool = True) -> None:
+    """Refuse to go on if rows in our way and in verl's disagree.
 
     Args:
         largest, mean: `differences` of their log-probs at temperature 1, the greatest of all ranks.
         dtype: that the model computes in.
+        tries: our way was their trie; otherwise they were packed one after the other, and shared nothing.
 
     Raises:
         SharingError: they disagree by more than rounding.
@@ -74,15 +75,20 @@ def check_agreement(largest: float, mean: float, dtype: torch.dtype) -> None:
     single = dtype == torch.float32
     # Not "greater than": a NaN is no agreement either.
     if not (largest <= FLOAT32_TOLERANCE if single else mean <= HALF_TOLERANCE_OF_MEAN):
+        which, why = (
+            ("rows that share their prefixes", "this model does not attend by the mask that it is given")
+            if tries
+            else ("packed rows that share nothing", "this model does not tell packed rows apart by their positions")
+        )
         raise SharingError(
-            f"algorithm.spo.share_prefixes: log-probs of rows that share their prefixes differ from those of the same "
-            f"rows one by one, by {largest:.2g} at most and {mean:.2g} on average (computed in {dtype}): this model "
-            "does not attend by the mask that it is given. Set algorithm.spo.share_prefixes=off"
+            f"algorithm.spo.share_prefixes: log-probs of {which} differ from those that verl computes of the same "
+            f"rows, by {largest:.2g} at most and {mean:.2g} on average (computed in {dtype}): {why}. "
+            "Set algorithm.spo.share_prefixes=off"
         )
 
 
 def check_gradients(difference: float, dtype: torch.dtype) -> None:
-    """Refuse to go on if gradients of rows and of their trie disagree.
+    """Refuse to go on if gradients of rows in our way and in verl's disagree.
 
     Args:
         difference: norm of the gradients' difference over the norm of the rows' own.
@@ -93,9 +99,9 @@ def check_gradients(difference: float, dtype: torch.dtype) -> None:
     """
     if not difference <= (FLOAT32_GRADIENT_TOLERANCE if dtype == torch.float32 else HALF_GRADIENT_TOLERANCE):
         raise SharingError(
-            f"algorithm.spo.share_prefixes: gradients of rows that share their prefixes differ from those of the same "
-            f"rows one by one, by {difference:.2g} of their norm (computed in {dtype}), although log-probs agree: "
-            "attention's backward pass is wrong. Set algorithm.spo.share_prefixes=off"
+            f"algorithm.spo.share_prefixes: gradients differ from those that verl computes of the same rows, by "
+            f"{difference:.2g} of their norm (computed in {dtype}), although log-probs agree: a backward pass is "
+            "wrong, attention's or the head's. Set algorithm.spo.share_prefixes=off"
         )
 
 

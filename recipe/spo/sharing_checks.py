@@ -26,6 +26,8 @@ def check_sharing(config: DictConfig, settings: SPOSettings) -> None:
     model = config.actor_rollout_ref.model
     if model.get("use_fused_kernels"):
         raise _refused(f"{ROOT}.model.use_fused_kernels is on: they compute the head on every token")
+    if config.actor_rollout_ref.actor.get("calculate_sum_pi_squared"):
+        raise _refused(f"{ROOT}.actor.calculate_sum_pi_squared is on: it needs all logits; switch it off")
     attention = (model.get("override_config") or {}).get("attn_implementation", "flash_attention_2")
     if attention == "eager":
         raise _refused(f"{ROOT}.model.override_config.attn_implementation is 'eager': use 'sdpa'")

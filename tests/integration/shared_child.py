@@ -7,9 +7,11 @@ log-probs, entropies, loss and each parameter's gradient, and the metrics.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -21,8 +23,9 @@ from benchmarks.verl_actor import actor_worker
 from tests.integration.engine_child import batch, with_padding
 from tests.integration.torchrun import composed
 
-#: Token limits of micro-batches, or numbers of rows where they are fixed.
-CUTS = [{"max_token_len_per_gpu": 130}, {"max_token_len_per_gpu": 1000}, {"micro_batch_size_per_gpu": 2}]
+#: The cheapest micro-batches, or so many rows each.
+CUTS = [{"max_token_len_per_gpu": 1000}, {"micro_batch_size_per_gpu": 6}, {"micro_batch_size_per_gpu": 2}]
+CHEAPEST = CUTS[0]
 
 
 def rows(vocabulary: int, share: bool = True) -> list[dict]:
@@ -121,6 +124,31 @@ def measure(worker: Any, data: TensorDict, cut: dict[str, int]) -> dict[str, Any
     return found
 
 
+@contextlib.contextmanager
+def heads_of(worker: Any) -> Iterator[list[tuple[int, int]]]:
+    """Of each micro-batch of an update: at how many tokens the head was computed, and at how many it has to be.
+
+    What has to be, by brute force: in a trie the distinct beginnings of rows that a trained token follows, in packed
+    rows each such token; at least one.
+    """
+    engine, found = worker.engine, []
+    lay_out = engine._lay_out
+
+    def counted(micro_batch: TensorDict, path: str, all_responses: bool) -> Any:
+        inputs = lay_out(micro_batch, path, all_responses)
+        if inputs is not None and not all_responses:
+            before = []
+            fields = (micro_batch[name].unbind() for name in ("input_ids", "response_mask"))
+            for ids, mask in zip(*fields, strict=True):
+                ids, start = ids.tolist(), len(ids) - len(mask)
+                before += [tuple(ids[: start + place]) for place in mask.nonzero().flatten().tolist()]
+            found.append((len(inputs.keep), max(1, len(set(before) if path == "trie" else before))))
+        return inputs
+
+    with mock.patch.object(engine, "_lay_out", counted):
+        yield found
+
+
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """Norm of the difference over the norm; of gradients, at least a hundred-thousandth of that of all."""
     gradients = [name for name in theirs if "weight" in name or "bias" in name]
@@ -139,7 +167,7 @@ def refusal(worker: Any, data: TensorDict, place: Any, name: str, wrong: Any) ->
 
     with mock.patch.object(place, name, wrong):
         try:
-            measure(worker, data, CUTS[0])
+            measure(worker, data, CHEAPEST)
         except SharingError as error:
             return str(error)
     return ""
@@ -187,12 +215,15 @@ def main(model: str, *overrides: str) -> None:
     apart = tu.chunk_tensordict(apart, ranks)[rank]
     results = []
     for mode in ("on", "auto"):
-        found, reference = (measure(workers[m], apart, CUTS[0]) for m in (mode, "off"))
-        results.append({"mode": mode, "apart": differences(found, reference), "metrics": found["metrics"]})
+        with heads_of(workers[mode]) as heads:
+            found = measure(workers[mode], apart, CHEAPEST)
+        compared = differences(found, measure(workers["off"], apart, CHEAPEST))
+        results.append({"mode": mode, "apart": compared, "metrics": found["metrics"], "heads": heads})
     for cut in CUTS:
         reference = measure(workers["off"], mine, cut)
         for mode in ("on", "auto"):
-            found = measure(workers[mode], mine, cut)
+            with heads_of(workers[mode]) as heads:
+                found = measure(workers[mode], mine, cut)
             results.append(
                 {
                     "mode": mode,
@@ -200,6 +231,7 @@ def main(model: str, *overrides: str) -> None:
                     "differences": differences(found, reference),
                     "loss": float(reference["loss"]),
                     "metrics": found["metrics"],
+                    "heads": heads,
                     "verls_metrics": reference["metrics"],
                     "micro_batches": [found["micro_batches"], reference["micro_batches"]],
                 }

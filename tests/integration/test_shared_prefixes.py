@@ -73,8 +73,10 @@ GPU_LIKE = [
         pytest.param("qwen2", 1, [], marks=pytest.mark.slow),
     ],
 )
-def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient(model, ranks, overrides, folder_of):
-    """Two trees, a row twice, a prefix of others and padding; micro-batches of two limits and of two rows."""
+def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient(
+    model, ranks, overrides, folder_of, capsys
+):
+    """Two trees, a row twice, a prefix of others and padding; micro-batches: the cheapest, of six rows, of two."""
     *results, refused = results_of(folder_of(model), ranks, *overrides)
 
     # The checks stop the first pass, or the first update; those of packed rows only where rows are packed.
@@ -82,6 +84,7 @@ def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient
     assert set(said) == {"mask", "gradient"} | ({"rows"} if overrides else set())
     assert "does not attend by the mask" in said["mask"] and "backward pass is wrong" in said["gradient"]
     assert all("share_prefixes=off" in each for each in said.values())
+    assert "packed rows" in said.get("rows", "packed rows")
 
     shared = [result for result in results if "differences" in result]
     assert len(shared) == 6
@@ -93,8 +96,19 @@ def test_sharing_changes_neither_log_probs_nor_entropy_nor_loss_nor_any_gradient
         assert counts["spo_share_update_plain"] == 0
         assert 0 < counts["spo_share_check_difference"] < 1e-3
         assert not result["verls_metrics"]  # without sharing nothing is counted, and verl's engine computes
-    limited = {r["max_token_len_per_gpu"]: r["micro_batches"][0] for r in shared if "max_token_len_per_gpu" in r}
-    assert limited[130] >= limited[1000]
+    assert len({result["micro_batches"][0] for result in shared}) == 3  # so these are three ways to cut
+
+    # In an update the head is computed where a token trains, and nowhere else; padded rows are verl's own.
+    for result in results:
+        computed, needed = zip(*result["heads"], strict=True) if result["heads"] else ((), ())
+        assert computed == needed
+        assert computed or (result["mode"] == "auto" and "apart" in result and not overrides)
+
+    # Nothing is silent: what was chosen, and that both ways agree.
+    log = capsys.readouterr().out
+    assert log.count("share_prefixes=auto: rows are computed one by one in the first pass") == 1 + ("rows" in said)
+    assert log.count("share_prefixes=on: prefixes that rows share are computed once in the first pass") >= 1
+    assert log.count("some rows were computed in both ways; log-probs differ by at most") >= 4
 
     # Rows that share nothing: `auto` computes them one by one and says so.
     for result in results:

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 def results_of(
     module: str, model: Path, ranks: int, *overrides: str, timeout: float, **variables: str
 ) -> list[dict[str, Any]]:
-    """What a module printed as its `RESULT` on so many ranks of a CPU."""
+    """What a module printed as its `RESULT` on so many ranks of a CPU; the rest of it goes to standard output."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
         [*command, "-m", module, str(model), *overrides],
@@ -27,6 +27,7 @@ def results_of(
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert done.returncode == 0 and lines, done.stderr[-3000:]
+    print(done.stdout.replace(lines[0], ""))
     return json.loads(lines[0].removeprefix("RESULT "))
 
 

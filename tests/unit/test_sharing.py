@@ -57,6 +57,7 @@ def test_whitening_by_micro_batch_would_depend_on_what_shares():
         ("ref.strategy", "megatron", "ref.strategy is 'megatron'"),
         ("actor.ulysses_sequence_parallel_size", 2, "ulysses_sequence_parallel_size"),
         ("actor.fsdp_config.pad_to_length", True, "pad_to_length is on"),
+        ("actor.calculate_sum_pi_squared", True, "calculate_sum_pi_squared is on"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_starts(key, value, complaint):
@@ -123,6 +124,8 @@ def test_the_check_allows_rounding_and_nothing_else():
     ):
         with pytest.raises(SharingError, match="share_prefixes=off"):
             check_agreement(*wrong)
+    with pytest.raises(SharingError, match="packed rows that share nothing.*by their positions"):
+        check_agreement(0.01, 0.001, torch.float32, tries=False)
     check_gradients(1e-5, torch.float32)
     check_gradients(0.1, torch.bfloat16)
     for difference, dtype in ((0.05, torch.float32), (0.5, torch.bfloat16), (float("nan"), torch.float32)):

@@ -75,18 +75,19 @@ def disagreement(
     return Disagreement(*largest.tolist(), gradient=_distance(*grads, group) if gradients else None)
 
 
-def report(found: Disagreement, dtype: torch.dtype, say: bool) -> None:
+def report(found: Disagreement, dtype: torch.dtype, tries: bool, say: bool) -> None:
     """Go on if it is rounding.
 
     Args:
         found: by how much both ways differ.
         dtype: that the model computes in.
+        tries: our way was a trie, not packed rows.
         say: print it.
 
     Raises:
         SharingError: it is more than rounding.
     """
-    check_agreement(found.largest, found.mean, dtype)
+    check_agreement(found.largest, found.mean, dtype, tries)
     if found.gradient is not None:
         check_gradients(found.gradient, dtype)
     if say:

@@ -216,7 +216,7 @@ class SharedPrefixEngine(FSDPEngineWithLMHead):
 
         found = disagreement(step, rows, self.module, self.get_data_parallel_group(), gradients)
         tally.difference = max(tally.difference, found.largest)
-        report(found, self._autocast_dtype, say=self.rank == 0)
+        report(found, self._autocast_dtype, tries=path == TRIE, say=self.rank == 0)
 
     def _count(
         self, metrics: dict[str, Any], micro_batch: TensorDict, path: str, inputs: TrieInputs | None, forward_only: bool

@@ -61,7 +61,7 @@ def asked_tokens(batch: TensorDict, trained_only: bool) -> np.ndarray:
         trained_only: those that the loss takes, by `response_mask`; otherwise all of the responses.
 
     Returns:
-        True for these; at least one, so that every parameter takes part in a micro-batch without any.
+        True for these; at least one, so that no kernel has to compute a head of no tokens in a micro-batch without any.
     """
     ends, lengths = row_offsets(batch)[1:], batch["responses"].offsets().diff().cpu().numpy()
     starts = ends - lengths
