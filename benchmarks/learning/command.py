@@ -32,10 +32,9 @@ from benchmarks.learning.plan import (
     parse_rate,
     tuning_runs,
 )
-from benchmarks.learning.publish import publish
-from benchmarks.learning.rates import DEMO, RATES, rates_of, write_rates
+from benchmarks.learning.publish import adopt, publish
+from benchmarks.learning.rates import DEMO, RATES, rates_of, tune_rates
 from benchmarks.learning.report import show_report
-from benchmarks.learning.results import gather
 from benchmarks.learning.running import Failure, Launch, do_runs, launch
 from benchmarks.learning.starts import Start, make_start
 from recipe.spo.evaluation.errors import EvaluationError, one_line
@@ -49,6 +48,7 @@ EXAMPLES = f"""examples:
   {PROG} --method "tree-666=tree algorithm.spo.tree.branch_factors=[6,6,6]" --methods tree-666
   {PROG} --report                                tables and pictures of what is finished
   {PROG} --publish docs/evidence/learning        the same, with a small copy of the logs, there
+  {PROG} --from docs/evidence/learning           go on with what was published, from the same start policies
 exit status: 0 done, 1 a run failed, 2 wrong input, 130 interrupted"""
 
 
@@ -110,6 +110,8 @@ def main(
             return report(job, options.publish, console)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with locked(job.out):
+            if options.source is not None:
+                console.print(f"{adopt(options.source, job.out)} runs taken from {options.source}")
             return work(job, console, launch, make_start)
     except (LearningError, EvaluationError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -150,6 +152,14 @@ def parser() -> argparse.ArgumentParser:
     add("--grid", default=grid, metavar="X,X", help="learning rates to try (default: %(default)s)")
     add("--rates", metavar="FILE", help=f"learning rates; {DEMO}: the demo's for all (default: OUT/{RATES})")
     add("--problems", type=int, default=PROBLEMS, metavar="N", help="of a validation (default: %(default)s)")
+    add(
+        "--from",
+        type=Path,
+        dest="source",
+        metavar="DIR",
+        help="before anything else, take what --publish wrote there and OUT has not: runs, learning rates, and the "
+        "start policies, which another kind of processor would fit otherwise",
+    )
     add("--report", action="store_true", help="no runs: tables and pictures of what is finished, into OUT")
     add("--publish", type=Path, metavar="DIR", help="no runs: small copies of what is finished, and the report, in DIR")
     return top
@@ -168,6 +178,8 @@ def job_of(options: argparse.Namespace) -> Job:
     for name in ("budget", "tune_budget", "problems"):
         if getattr(options, name) < 1:
             raise LearningError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least 1")
+    if options.source is not None and (options.report or options.publish is not None):
+        raise LearningError(f"--from {options.source} is for runs: leave it out, or --report and --publish")
     if options.rates is not None and options.only == TUNE:
         raise LearningError(f"--rates {options.rates}: the phase tune makes {RATES}; leave out --rates or --only tune")
     seeds = None
@@ -235,7 +247,7 @@ def work(job: Job, console: Console, launch: Launch, make_start: Callable[..., S
     failures: list[Failure] = []
     if tuning:
         failures += do_runs(tuning, job.out, starts, console, launch)
-        tune_rates(job, console)
+        tune_rates(job.out, job.methods, job.grid, job.tune_budget, console)
     runs: list[Run] = []
     if MAIN in job.phases:
         rates, without = rates_of(job.methods, job.rates, job.out)
@@ -250,26 +262,6 @@ def work(job: Job, console: Console, launch: Launch, make_start: Callable[..., S
     for failure in failures:
         console.print(f"[red]failed:[/red] {failure.run.title}: {failure.problem} ({failure.folder})")
     return 1 if failures else 0
-
-
-def tune_rates(job: Job, console: Console) -> None:
-    """Choose learning rates from the tuning runs that are finished, and say which.
-
-    Raises:
-        LearningError, EvaluationError: runs or rates cannot be read, or were made with another budget.
-    """
-    areas: dict[str, dict[float, float]] = {}
-    for result in gather(job.out, TUNE)[0]:
-        areas.setdefault(result.settings["label"], {})[float(result.settings["learning_rate"])] = result.area
-    how = {"token_budget": job.tune_budget, "seed": TUNE_SEED, "variant": TUNE_VARIANT}
-    content = write_rates(job.out, job.methods, areas, job.grid, **how)
-    console.print(f"\n[bold]Learning rates[/bold] ({job.out / RATES})")
-    for method in job.methods:
-        if method.label in content:
-            entry = content[method.label]
-            near = f"; {', '.join(f'{rate:g}' for rate in entry['near_ties'])} as good" if entry["near_ties"] else ""
-            edge = "; at the end of the grid" if entry["at_end_of_grid"] else ""
-            console.print(f"  {method.label}: {entry['rate']:g}{near}{edge}")
 
 
 def report(job: Job, target: Path | None, console: Console) -> int:

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from benchmarks.learning.errors import LearningError
-from benchmarks.learning.plan import DEMO_RATE, Method
+from benchmarks.learning.plan import DEMO_RATE, TUNE, TUNE_SEED, TUNE_VARIANT, Method
+from benchmarks.learning.results import gather
 from recipe.spo.json_files import JsonError, read_json, write_json
 
 RATES = "rates.json"
@@ -71,6 +74,38 @@ def write_rates(
         write_json(out / RATES, content)
     except OSError as error:
         raise LearningError(f"{out / RATES} cannot be written: {error.strerror or error}") from None
+    return content
+
+
+def tune_rates(
+    out: Path, methods: Sequence[Method], grid: Sequence[float], budget: int, console: Console
+) -> dict[str, Any]:
+    """Choose learning rates from the tuning runs that are finished, and say which.
+
+    Args:
+        out: folder of the bench.
+        methods: that were tuned.
+        grid: rates that each method has tried.
+        budget: generated tokens of a tuning run.
+        console: where the choices are shown.
+
+    Returns:
+        What `rates.json` holds now.
+
+    Raises:
+        LearningError, EvaluationError: runs or rates cannot be read, or were made with another budget.
+    """
+    areas: dict[str, dict[float, float]] = {}
+    for result in gather(out, TUNE)[0]:
+        areas.setdefault(result.settings["label"], {})[float(result.settings["learning_rate"])] = result.area
+    content = write_rates(out, methods, areas, grid, token_budget=budget, seed=TUNE_SEED, variant=TUNE_VARIANT)
+    console.print(f"\n[bold]Learning rates[/bold] ({out / RATES})")
+    for method in methods:
+        if method.label in content:
+            entry = content[method.label]
+            near = f"; {', '.join(f'{rate:g}' for rate in entry['near_ties'])} as good" if entry["near_ties"] else ""
+            edge = "; at the end of the grid" if entry["at_end_of_grid"] else ""
+            console.print(f"  {method.label}: {entry['rate']:g}{near}{edge}")
     return content
 
 

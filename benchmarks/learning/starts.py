@@ -19,7 +19,7 @@ from recipe.spo.evaluation.store import refuse_other
 from recipe.spo.json_files import JsonError, read_json, write_json
 from recipe.spo.tiny_policy.command import RECORD as POLICY_RECORD
 
-MADE_WITH = "start.json"
+STARTS, POLICY, MADE_WITH = "starts", "policy", "start.json"
 Prepare = Callable[..., tuple[Path, Path]]
 
 
@@ -52,7 +52,7 @@ def make_start(out: Path, variant: Variant, problems: int, console: Console, pre
         LearningError: they could not be made.
         EvaluationError: there are data of another size or task.
     """
-    folder = out / "starts" / variant.name
+    folder = out / STARTS / variant.name
     # As it is read back: tuples are lists there.
     wanted = json.loads(json.dumps({"task": asdict(variant.task), "problems": problems}))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -159,3 +160,52 @@ def test_what_is_published_gives_the_same_report_and_no_paths(tmp_path, capsys):
     assert "| SPO-tree" not in (docs / "results.md").read_text()
     capsys.readouterr()
     assert bench(out, "--publish", str(out))[0] == 2 and "choose another" in error_of(capsys)
+
+
+def test_a_bench_goes_on_on_another_machine(tmp_path, capsys):
+    here, docs, there = tmp_path / "here", tmp_path / "docs", tmp_path / "there"
+    policy = Path("starts/hard/policy")
+    (here / policy).mkdir(parents=True)
+    (here / policy / "model.safetensors").write_bytes(b"\xff\x00weights")
+    options = (*FEW, "--variants", "hard")
+    bench(here, *options, "--seeds", "0")
+    bench(here, *options, "--seeds", "0", "--publish", str(docs))
+    assert (docs / policy / "model.safetensors").read_bytes() == b"\xff\x00weights"
+    capsys.readouterr()
+
+    status, launcher = bench(there, *options, "--from", str(docs))
+    assert status == 0 and launcher.paths == [
+        f"main/hard/{label}/seed{seed}" for seed in (1, 2) for label in ("grpo-mask", "tree")
+    ]
+    assert (there / policy / "model.safetensors").read_bytes() == b"\xff\x00weights"
+    assert "8 runs taken from" in capsys.readouterr().out.replace("\n", " ")
+    # What is there already is not replaced: its log is larger than the published one.
+    (there / policy / "model.safetensors").write_bytes(b"other")
+    status, launcher = bench(there, *options, "--from", str(docs))
+    assert (status, launcher.runs) == (0, []) and "0 runs taken" in capsys.readouterr().out
+    assert (there / policy / "model.safetensors").read_bytes() == b"other"
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_rates_of_ones_own_stay_beside_those_that_are_taken(tmp_path):
+    docs, out = tmp_path / "docs", tmp_path / "out"
+    bench(docs, "--methods", "tree", "--only", "tune")
+    taken = read_json(docs / "rates.json")["tree"]
+    bench(out, "--methods", "tree,chain", "--only", "tune", "--grid", "3e-5")
+    bench(out, "--methods", "rloo", "--only", "tune", "--from", str(docs))
+    rates = read_json(out / "rates.json")
+    assert rates.keys() == {"tree", "chain", "rloo"} and rates["tree"]["rate"] == 3e-5 != taken["rate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--from", "{out}"], "is the folder of the bench itself"),
+        (["--from", "{out}/empty"], "holds no published run and no start policy"),
+        (["--from", "{out}/docs", "--report"], "--from {out}/docs is for runs"),
+    ],
+)
+def test_what_cannot_be_taken_is_one_line(tmp_path, capsys, arguments, complaint):
+    arguments = [argument.format(out=tmp_path) for argument in arguments]
+    status, launcher = bench(tmp_path, *FEW, *arguments)
+    assert (status, launcher.runs) == (2, []) and complaint.format(out=tmp_path) in error_of(capsys)
