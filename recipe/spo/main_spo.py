@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from typing import NoReturn
@@ -100,7 +100,7 @@ def run(config: DictConfig) -> None:
     from verl.utils.device import auto_set_device
 
     from recipe.spo.checkpoints import CheckpointError
-    from recipe.spo.compat.processes import owned_run
+    from recipe.spo.compat.processes import RUN_ID_VARIABLE, owned_run
     from recipe.spo.compat.task_runner import spo_task_runner
     from recipe.spo.fit import check_attention, check_cluster
     from recipe.spo.json_files import JsonError
@@ -138,17 +138,23 @@ def run(config: DictConfig) -> None:
         from recipe.spo.compat.shared_model import share_prefixes
 
         share_prefixes(config, settings.share_prefixes)
-    with open_dict(config):
-        for name, value in variables_of_the_run().items():
-            OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{name}", value)
+    set_variables(config, variables_of_the_run())
     try:
         check_resume(config)
         print_plan(config, settings, make_plan(config, settings))
         record_run(config)
     except (CheckpointError, JsonError, PreflightError) as error:
         refuse(error)
-    with owned_run():
+    with owned_run() as run_id:
+        set_variables(config, {RUN_ID_VARIABLE: run_id})  # not recorded: every start has another
         run_ppo(config, task_runner_class=spo_task_runner())
+
+
+def set_variables(config: DictConfig, variables: Mapping[str, str]) -> None:
+    """Give every process of the run environment variables, those on other machines too."""
+    with open_dict(config):
+        for name, value in variables.items():
+            OmegaConf.update(config, f"ray_kwargs.ray_init.runtime_env.env_vars.{name}", value)
 
 
 def variables_of_the_run() -> dict[str, str]:

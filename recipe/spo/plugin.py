@@ -35,9 +35,10 @@ def register() -> None:
         verl_cpu.apply()
     register_resolver()
     import recipe.spo.algorithm  # noqa: F401  # registers estimator and policy loss
-    from recipe.spo.compat import aged_loss
+    from recipe.spo.compat import aged_loss, weight_sockets
 
     aged_loss.apply()
+    weight_sockets.apply()
     _registered = True
 
 

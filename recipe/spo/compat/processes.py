@@ -13,6 +13,7 @@ Needless when: ray.shutdown() waits for the processes that its actors started.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 import threading
@@ -26,6 +27,8 @@ RUN_ID_VARIABLE = "SPO_RUN_ID"
 #: Names under /dev/shm that a run creates: verl's weight buckets, multiprocessing, torch, Ray.
 _SHM_PATTERNS = ("verl_weights_*", "psm_*", "sem.mp-*", "torch_*", "plasma*")
 _SHM_FOLDER = Path("/dev/shm")
+#: How the names of verl's weight sockets begin; `weight_sockets` puts the run's id next.
+SOCKETS = "/tmp/rl-colocate-zmq-"
 
 
 def processes_of_run(run_id: str) -> list[psutil.Process]:
@@ -128,6 +131,13 @@ def remove_shm_segments(before: set[Path], mapped_by_run: set[str]) -> int:
     return removed
 
 
+def remove_sockets(run_id: str) -> None:
+    """Remove the weight sockets that a killed process of the run has left."""
+    for name in glob.glob(f"{SOCKETS}{run_id}-*"):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
 @contextlib.contextmanager
 def owned_run(watch_seconds: float = 5.0) -> Iterator[str]:
     """Run the body as the owner of every process that it starts, and end them with it.
@@ -162,6 +172,7 @@ def owned_run(watch_seconds: float = 5.0) -> Iterator[str]:
             _shut_ray_down()
             end_processes(run_id)
             remove_shm_segments(segments, mapped)
+            remove_sockets(run_id)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
