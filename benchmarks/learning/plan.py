@@ -68,7 +68,7 @@ GROUPS = ("grpo", "grpo-mask", "rloo", "ppo")
 VARIANTS = {
     "hard": Variant(
         "hard",
-        Task(min_steps=8, max_steps=10, fit=("--steps", "600", "--target", "0.25", "--check-every", "5")),
+        Task(min_steps=8, max_steps=10, fit=("--steps", "600", "--target", "0.33", "--check-every", "5")),
         {**dict.fromkeys(GROUPS, 18), "vineppo": 6, "chain": 10, "tree": 10},
         (0, 1, 2),
     ),
