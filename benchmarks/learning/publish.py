@@ -6,6 +6,7 @@ them anew will not do there: processors round differently, and after some hundre
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,9 @@ from benchmarks.learning.errors import LearningError
 from benchmarks.learning.plan import PHASES
 from benchmarks.learning.rates import RATES, read_rates
 from benchmarks.learning.results import gather
-from benchmarks.learning.starts import POLICY, STARTS
-from benchmarks.learning.store import METRICS, RECORD, is_finished, read_record
-from recipe.spo.json_files import write_json, write_text
+from benchmarks.learning.starts import MADE_WITH, POLICY, STARTS, WEIGHTS, sha256
+from benchmarks.learning.store import METRICS, RECORD, has_run
+from recipe.spo.json_files import read_json, write_json, write_text
 from recipe.spo.training_log import ACCURACY, History
 
 #: Metrics of a step that are kept, beside validation accuracy.
@@ -74,8 +75,10 @@ def publish(out: Path, target: Path) -> int:
             write_json(folder / RECORD, result.record)
         if (out / RATES).exists():
             write_json(target / RATES, read_rates(out / RATES))
-        for policy in sorted((out / STARTS).glob(f"*/{POLICY}")):
-            _copy_folder(policy, target / policy.relative_to(out))
+        for start in (path.parent for path in sorted((out / STARTS).glob(f"*/{MADE_WITH}"))):
+            copy = target / start.relative_to(out)
+            _copy_folder(start / POLICY, copy / POLICY)
+            write_json(copy / MADE_WITH, read_json(start / MADE_WITH))
     except OSError as error:
         raise LearningError(f"--publish {target} cannot be written: {error}") from None
     return len(results)
@@ -92,41 +95,45 @@ def adopt(source: Path, out: Path) -> int:
         How many runs were taken.
 
     Raises:
-        LearningError: there is nothing to take, or a folder cannot be read or written.
+        LearningError: there is nothing to take, the bench has other start policies, or a folder cannot be used.
+        EvaluationError: published runs cannot be compared with one another.
     """
     if source.resolve() == out.resolve():
         raise LearningError(f"--from {source} is the folder of the bench itself: choose another")
     results = [result for phase in PHASES for result in gather(source, phase)[0]]
-    policies = sorted((source / STARTS).glob(f"*/{POLICY}"))
-    if not results and not policies:
+    starts = [path.parent for path in sorted((source / STARTS).glob(f"*/{MADE_WITH}"))]
+    if not results and not starts:
         raise LearningError(f"--from {source} holds no published run and no start policy: give a folder of --publish")
-    taken = 0
     try:
-        for policy in policies:
-            if not (out / policy.relative_to(source)).exists():
-                _copy_folder(policy, out / policy.relative_to(source))
-        for result in results:
-            folder = out / result.folder.relative_to(source)
-            if not is_finished(read_record(folder)):
-                _copy_folder(result.folder, folder)
-                taken += 1
+        for start in starts:
+            own = out / start.relative_to(source)
+            if own.exists() and sha256(own / WEIGHTS) != sha256(start / WEIGHTS):
+                raise LearningError(f"{own} is another start policy than {start}: choose another --out")
+        for start in starts:
+            own = out / start.relative_to(source)
+            if not own.exists():
+                _copy_folder(start, own)
+        missing = [result.folder for result in results if not has_run(out / result.folder.relative_to(source))]
+        for folder in missing:
+            _copy_folder(folder, out / folder.relative_to(source))
         if (source / RATES).exists():
-            own = read_rates(out / RATES) if (out / RATES).exists() else {}
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / RATES, read_rates(source / RATES) | own)
+            rates = read_rates(out / RATES) if (out / RATES).exists() else {}
+            write_json(out / RATES, read_rates(source / RATES) | rates)
     except OSError as error:
-        raise LearningError(f"--from {source}: {error}") from None
-    return taken
+        raise LearningError(f"--from {source} cannot be taken: {error}") from None
+    return len(missing)
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder's files, in place of whatever was there; whole or not at all."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Copy a folder to where none is, or an unfinished run: whole, or not at all."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, partial, copy_function=shutil.copyfile)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    try:
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def compact_log(steps: History) -> str:

@@ -77,9 +77,7 @@ def write_rates(
     return content
 
 
-def tune_rates(
-    out: Path, methods: Sequence[Method], grid: Sequence[float], budget: int, console: Console
-) -> dict[str, Any]:
+def tune_rates(out: Path, methods: Sequence[Method], grid: Sequence[float], budget: int, console: Console) -> None:
     """Choose learning rates from the tuning runs that are finished, and say which.
 
     Args:
@@ -88,9 +86,6 @@ def tune_rates(
         grid: rates that each method has tried.
         budget: generated tokens of a tuning run.
         console: where the choices are shown.
-
-    Returns:
-        What `rates.json` holds now.
 
     Raises:
         LearningError, EvaluationError: runs or rates cannot be read, or were made with another budget.
@@ -106,7 +101,6 @@ def tune_rates(
             near = f"; {', '.join(f'{rate:g}' for rate in entry['near_ties'])} as good" if entry["near_ties"] else ""
             edge = "; at the end of the grid" if entry["at_end_of_grid"] else ""
             console.print(f"  {method.label}: {entry['rate']:g}{near}{edge}")
-    return content
 
 
 def _identity(method: Method) -> dict[str, Any]:

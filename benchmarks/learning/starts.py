@@ -20,6 +20,8 @@ from recipe.spo.json_files import JsonError, read_json, write_json
 from recipe.spo.tiny_policy.command import RECORD as POLICY_RECORD
 
 STARTS, POLICY, MADE_WITH = "starts", "policy", "start.json"
+#: In the folder of a start.
+WEIGHTS = Path(POLICY, "model.safetensors")
 Prepare = Callable[..., tuple[Path, Path]]
 
 
@@ -77,11 +79,12 @@ def facts_of(data: Path, policy: Path) -> dict[str, Any]:
     """Hashes of the data and of the policy's weights, and the policy's greedy accuracy where it is recorded."""
     record = read_json(policy / POLICY_RECORD) or {}
     return {
-        "data_sha256": {split: _sha256(data / f"{split}.parquet") for split in ("train", "validation")},
-        "policy_sha256": _sha256(policy / "model.safetensors"),
+        "data_sha256": {split: sha256(data / f"{split}.parquet") for split in ("train", "validation")},
+        "policy_sha256": sha256(policy / "model.safetensors"),
         "policy_greedy_accuracy": record.get("greedy_accuracy"),
     }
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hash of a file, as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

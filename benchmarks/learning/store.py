@@ -50,6 +50,18 @@ def is_finished(record: Mapping[str, Any] | None) -> bool:
     return record is not None and record.get("exit_status") == 0 and record.get("problem") == ""
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a folder holds a finished run; if not, it is free for one.
+
+    Raises:
+        LearningError: it holds something else, or cannot be read.
+    """
+    record = read_record(folder)
+    if record is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise LearningError(f"{folder} holds no run: move it away, or choose another --out")
+    return is_finished(record)
+
+
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether this very run is finished.
 
@@ -57,15 +69,11 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
         LearningError: the folder holds something else, or cannot be read.
         EvaluationError: it holds a finished run of other settings.
     """
-    record = read_record(folder)
-    if record is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise LearningError(f"{folder} holds no run: move it away, or choose another --out")
-        return False
-    if not is_finished(record):
+    if not has_run(folder):
         return False
     remedy = f"delete {folder}, or choose another --out or --method label"
-    refuse_other(record["settings"], settings, f"{folder} holds a finished run of other settings", remedy)
+    found = read_record(folder)["settings"]
+    refuse_other(found, settings, f"{folder} holds a finished run of other settings", remedy)
     return True
 
 

@@ -34,11 +34,12 @@ def register() -> None:
 
         verl_cpu.apply()
     register_resolver()
-    import recipe.spo.algorithm  # noqa: F401  # registers estimator and policy loss
     from recipe.spo.compat import aged_loss, weight_sockets
 
-    aged_loss.apply()
     weight_sockets.apply()
+    import recipe.spo.algorithm  # noqa: F401  # registers estimator and policy loss
+
+    aged_loss.apply()
     _registered = True
 
 

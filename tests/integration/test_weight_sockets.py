@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from recipe.spo.compat.processes import RUN_ID_VARIABLE, SOCKETS, owned_run
 from recipe.spo.compat.weight_sockets import own_handle
+from recipe.spo.main_spo import set_variables
 
 #: As verl names it in the first job of every Ray.
 HANDLE = f"ipc://{SOCKETS}01000000-replica-7-rank-0.sock"
@@ -70,6 +74,33 @@ def test_the_name_bears_the_run():
     assert len(own_handle(HANDLE, "f" * 32).removeprefix("ipc://")) < 108, "what Linux allows"
     with pytest.raises(RuntimeError, match="verl's weight socket is called ipc:///elsewhere.sock"):
         own_handle("ipc:///elsewhere.sock", "one")
+
+
+def test_verl_still_names_its_sockets_so():
+    # Both ends build the name on their own.
+    for module in ("vllm_rollout", "utils"):
+        spec = importlib.util.find_spec(f"verl.workers.rollout.vllm_rollout.{module}")
+        assert f'f"ipc://{SOCKETS}{{job_id}}-' in Path(spec.origin).read_text()
+
+
+def test_looking_for_the_module_and_loading_it_again_leave_it_patched():
+    code = """
+import importlib, importlib.util, verl
+name = "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer"
+assert importlib.util.find_spec(name) is not None
+module = importlib.import_module(name)
+ends = lambda: [getattr(module, end).__init__ for end in ("BucketedWeightSender", "BucketedWeightReceiver")]
+assert all(init._spo_patched for init in ends())
+importlib.reload(module)
+assert all(init._spo_patched for init in ends())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_process_of_a_run_gets_its_id():
+    config = OmegaConf.create({"ray_kwargs": {"ray_init": {"num_cpus": 2}}})
+    set_variables(config, {RUN_ID_VARIABLE: "one"})
+    assert config.ray_kwargs.ray_init == {"num_cpus": 2, "runtime_env": {"env_vars": {RUN_ID_VARIABLE: "one"}}}
 
 
 def test_what_a_killed_run_leaves_is_removed():

@@ -16,7 +16,7 @@ from benchmarks.learning.publish import compact_log
 from benchmarks.learning.rates import choose
 from benchmarks.learning.results import gather
 from benchmarks.learning.tables import sentences
-from recipe.spo.json_files import read_json
+from recipe.spo.json_files import read_json, write_json
 from tests.unit.learning_runs import FEW, bench, error_of
 
 
@@ -162,29 +162,64 @@ def test_what_is_published_gives_the_same_report_and_no_paths(tmp_path, capsys):
     assert bench(out, "--publish", str(out))[0] == 2 and "choose another" in error_of(capsys)
 
 
-def test_a_bench_goes_on_on_another_machine(tmp_path, capsys):
-    here, docs, there = tmp_path / "here", tmp_path / "docs", tmp_path / "there"
-    policy = Path("starts/hard/policy")
-    (here / policy).mkdir(parents=True)
-    (here / policy / "model.safetensors").write_bytes(b"\xff\x00weights")
-    options = (*FEW, "--variants", "hard")
-    bench(here, *options, "--seeds", "0")
-    bench(here, *options, "--seeds", "0", "--publish", str(docs))
-    assert (docs / policy / "model.safetensors").read_bytes() == b"\xff\x00weights"
-    capsys.readouterr()
+WEIGHTS = Path("starts/hard/policy/model.safetensors")
 
-    status, launcher = bench(there, *options, "--from", str(docs))
+
+def begun_with(out: Path, weights: bytes) -> None:
+    """Put a start policy into a bench, as `make_start` would."""
+    (out / WEIGHTS).parent.mkdir(parents=True)
+    (out / WEIGHTS).write_bytes(weights)
+    (out / "starts/hard/data").mkdir()
+    (out / "starts/hard/data/train.parquet").write_text("large")
+    write_json(out / "starts/hard/start.json", {"problems": 100})
+
+
+def published(tmp_path: Path) -> Path:
+    """A published bench of seed 0."""
+    here, docs = tmp_path / "here", tmp_path / "docs"
+    begun_with(here, b"\xff\x00weights")
+    options = (*FEW, "--variants", "hard", "--seeds", "0")
+    assert bench(here, *options)[0] == bench(here, *options, "--publish", str(docs))[0] == 0
+    return docs
+
+
+def test_a_bench_goes_on_on_another_machine(tmp_path, capsys):
+    docs, there = published(tmp_path), tmp_path / "there"
+    assert sorted(path.name for path in (docs / "starts/hard").iterdir()) == ["policy", "start.json"], "no data"
+    capsys.readouterr()
+    options = (*FEW, "--variants", "hard", "--from", str(docs))
+    status, launcher = bench(there, *options)
     assert status == 0 and launcher.paths == [
         f"main/hard/{label}/seed{seed}" for seed in (1, 2) for label in ("grpo-mask", "tree")
     ]
-    assert (there / policy / "model.safetensors").read_bytes() == b"\xff\x00weights"
+    assert (there / WEIGHTS).read_bytes() == b"\xff\x00weights"
+    assert read_json(there / "starts/hard/start.json") == {"problems": 100}, "another task is refused before it is made"
     assert "8 runs taken from" in capsys.readouterr().out.replace("\n", " ")
     # What is there already is not replaced: its log is larger than the published one.
-    (there / policy / "model.safetensors").write_bytes(b"other")
-    status, launcher = bench(there, *options, "--from", str(docs))
+    log = there / "main/hard/tree/seed0/metrics.jsonl"
+    log.write_text(log.read_text() + "\n")
+    status, launcher = bench(there, *options)
     assert (status, launcher.runs) == (0, []) and "0 runs taken" in capsys.readouterr().out
-    assert (there / policy / "model.safetensors").read_bytes() == b"other"
-    assert not list(tmp_path.rglob("*.partial"))
+    assert log.read_text().endswith("\n\n") and not list(tmp_path.rglob("*.partial"))
+
+
+def test_nothing_is_taken_into_a_bench_of_another_start_policy(tmp_path, capsys):
+    docs, there = published(tmp_path), tmp_path / "there"
+    begun_with(there, b"other")
+    capsys.readouterr()
+    assert bench(there, *FEW, "--from", str(docs))[0] == 2
+    assert "is another start policy than" in error_of(capsys)
+    assert (there / WEIGHTS).read_bytes() == b"other" and not (there / "main").exists()
+
+
+def test_what_is_no_run_is_not_replaced(tmp_path, capsys):
+    docs, there = published(tmp_path), tmp_path / "there"
+    thesis = there / "main/hard/tree/seed0/thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("x")
+    capsys.readouterr()
+    assert bench(there, *FEW, "--from", str(docs))[0] == 2 and "holds no run" in error_of(capsys)
+    assert thesis.exists()
 
 
 def test_rates_of_ones_own_stay_beside_those_that_are_taken(tmp_path):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks.markov_noise import METHODS, RULES, Chain, Task, Tree, figures, main, need
-from recipe.spo.advantage import tree_samples
+from benchmarks.markov_noise import METHODS, figures, main, need
+from benchmarks.markov_task import RULES, Chain, Task, Tree
+from recipe.spo.advantage import chain_samples, tree_samples
 from recipe.spo.credit import TREE_RULES
+from recipe.spo.partition import fixed_length_cuts
+from recipe.spo.rollout.chain import grow_chain
+from recipe.spo.rollout.sampler import Sampler
+from recipe.spo.settings import ChainSettings
 from recipe.spo.tree import Node, compute_values
 
 TASK = Task(4, 0.7)
@@ -51,7 +58,9 @@ def test_a_groups_mean_gradient_by_its_closed_form():
     assert np.all(abs(gradient.mean(0) - 4 * TASK.truth) < 4 * error)
 
 
-@pytest.mark.parametrize("method", [Tree((4,), rule="leave_one_out"), Chain(4, 2, 1), Chain(3, 1, 2)])
+@pytest.mark.parametrize(
+    "method", [Tree((4,), rule="leave_one_out"), Chain(4, 1, 2), Chain(3, 2, 1), Chain(3, 2, None)]
+)
 def test_unbiased_methods_have_the_true_gradient(method):
     responses = method.responses if isinstance(method, Chain) else method.branch_factors[0]
     _, gradient = method.draw(TASK, 40_000, np.random.default_rng(0))
@@ -79,10 +88,44 @@ def test_figures_against_all_outcomes():
     assert found.cosine == pytest.approx(1, abs=1e-3) and found.tokens == tokens
 
 
-def test_what_a_chain_generates_by_hand():
-    # Three responses of 4 steps; the prompt once and the cut after 2 thrice, each continued twice; 7 tokens a step.
-    assert Chain(3, 2, 2).draw(TASK, 10, np.random.default_rng(0))[0] == 7 * (3 * 4 + 2 * 4 + 3 * 2 * 2)
-    assert Tree((3, 2), (1,)).draw(TASK, 10, np.random.default_rng(0))[0] == 7 * (3 * 1 + 6 * 3)
+class Steps:
+    """A policy whose tokens are steps: right (1) with the task's probability, or one of many wrong ones."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.task, self.random, self.generated = task, np.random.default_rng(seed), 0
+
+    async def generate(self, request_id, *, prompt_ids, sampling_params):
+        number = sampling_params["max_tokens"]
+        wrong = self.random.integers(2, 10**9, number)
+        ids = np.where(self.random.random(number) < self.task.right, 1, wrong).tolist()
+        self.generated += number
+        return SimpleNamespace(token_ids=ids, log_probs=[-2.0] * number, stop_reason="completed", extra_fields={})
+
+
+def test_chains_are_those_of_training():
+    """Tokens and gradients of chains that `grow_chain` samples, against `Chain`'s."""
+    method, questions = Chain(3, 2, 2), 3_000
+    settings = ChainSettings(trajectories=3, continuations=2, partition="fixed_length", segment_length=2)
+    client = Steps(TASK, seed=5)
+    sampler = Sampler(client, "all", {}, frozenset())
+
+    async def everything():
+        return [await grow_chain(sampler, [0], settings, cuts, TASK.steps) for _ in range(questions)]
+
+    def cuts(response: Node) -> list[int]:
+        return fixed_length_cuts(len(response.token_ids), method.every)
+
+    theirs = np.zeros((questions, TASK.steps))
+    for number, rollout in enumerate(asyncio.run(everything())):
+        for ids, node in rollout.endings():
+            node.reward = float(all(step == 1 for step in ids))
+        for sample in chain_samples(rollout):
+            right = np.array(sample.token_ids) == 1
+            theirs[number] += np.array(sample.advantages) * (right - TASK.right)
+    tokens, ours = method.draw(TASK, 20_000, np.random.default_rng(0))
+    assert tokens == pytest.approx(7 * client.generated / questions, rel=0.02)
+    assert np.all(abs(theirs.mean(0) - ours.mean(0)) < 4 * theirs.std(0) / questions**0.5)
+    assert theirs.var(0) == pytest.approx(ours.var(0), rel=0.1)
 
 
 def test_noise_that_is_added_is_seen():
@@ -90,6 +133,11 @@ def test_noise_that_is_added_is_seen():
     _, gradient = Tree((6,)).draw(TASK, 5_000, random)
     quiet, loud = (figures(gradient + random.normal(0, noise, gradient.shape), TASK.truth, 1) for noise in (0, 0.5))
     assert loud[0] > 1.2 * quiet[0] and loud[1] > 1.2 * quiet[1]
+
+
+def test_exact_values_cost_nothing_and_have_less_noise_than_few_continuations():
+    exact, few = (need(Chain(4, 2, k), TASK, 20_000, 0) for k in (None, 1))
+    assert exact.tokens == 4 * 4 * 7 < few.tokens and exact.own < few.own / 2
 
 
 def test_the_command(tmp_path, capsys):
@@ -102,7 +150,13 @@ def test_the_command(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["--right", "1"], "--right"), (["--steps", "5"], "--steps"), (["--questions", "5"], "--questions")],
+    [
+        (["--right", "1"], "--right must be above 0"),
+        (["--right", "0.01", "--questions", "20"], "--right 0.01: no answer was right"),
+        (["--steps", "7"], "--steps must be at least 8"),
+        (["--questions", "5"], "--questions must be at least 20"),
+        (["--markdown", "/nowhere/noise.md"], "--markdown /nowhere/noise.md: its folder does not exist"),
+    ],
 )
 def test_wrong_input_names_the_option(arguments, complaint, capsys):
     with pytest.raises(SystemExit) as end:

@@ -132,7 +132,7 @@ def remove_shm_segments(before: set[Path], mapped_by_run: set[str]) -> int:
 
 
 def remove_sockets(run_id: str) -> None:
-    """Remove the weight sockets that a killed process of the run has left."""
+    """Remove the weight sockets that a killed process of the run has left on this machine."""
     for name in glob.glob(f"{SOCKETS}{run_id}-*"):
         with contextlib.suppress(OSError):
             os.unlink(name)

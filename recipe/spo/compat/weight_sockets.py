@@ -37,15 +37,15 @@ def apply() -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Patches the module right after it was executed."""
+    """Patches the module whenever it has been executed. It stays: some look for a module without importing it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != _MODULE:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
