@@ -125,7 +125,7 @@ def _head(results: Sequence[Result]) -> list[str]:
         {", ".join(f"{name} {v[name]}" for name in names if name in v) for v in (r.record["versions"] for r in results)}
     )
     lines = [
-        "Made by `make bench-learning`; how it measures stands in docs/evidence.md.",
+        "Made by `make bench-learning`; how it measures stands in docs/learning_curves.md.",
         f"* {len(results)} runs; commit{'s' * (len(commits) > 1)} {', '.join(commits)}; {'; '.join(software)}",
         f"* {'; '.join(machines)}; load of the machine when a run began {min(loads):.1f} to {max(loads):.1f}",
         "* Accuracy in percent, greedy, one answer a problem. Final accuracy is read at the budget, area is the mean "
