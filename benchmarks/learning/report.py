@@ -58,7 +58,7 @@ def write_report(out: Path, planned: Sequence[Path] = ()) -> tuple[list[str], li
             files += pictures
             parts += _section(variant, results, markdown(tables[variant]), sentences(tables[variant]), pictures)
         if (out / RATES).exists():
-            parts += _rates(out)
+            parts += _rates(out, chosen_here=bool(tuned))
         if missing:
             parts += ["## Not in this report", "\n".join(f"* {line}" for line in missing)]
         write_text(out / RESULTS, "\n\n".join(part.rstrip("\n") for part in parts) + "\n")
@@ -163,7 +163,7 @@ def _section(
     return [part for part in parts if part]
 
 
-def _rates(out: Path) -> list[str]:
+def _rates(out: Path, chosen_here: bool) -> list[str]:
     """The table of learning rates, from rates.json."""
     content = read_rates(out / RATES)
     grid = sorted({float(rate) for entry in content.values() for rate in entry.get("area", {})})
@@ -182,6 +182,7 @@ def _rates(out: Path) -> list[str]:
         "## Learning rates",
         f"Area under the curve in percent by learning rate ({said}); the largest is taken. Of `ppo` this is the "
         "policy's rate; its critic keeps its own. One run a rate: differences below "
-        f"{100 * NEAR:g} points are not told apart.",
+        f"{100 * NEAR:g} points are not told apart."
+        + ("" if chosen_here else " The runs that chose them are not in this bench, and may have had another start."),
         "\n".join("| " + " | ".join(line) + " |" for line in lines),
     ]

@@ -229,6 +229,11 @@ def test_rates_of_ones_own_stay_beside_those_that_are_taken(tmp_path):
     bench(out, "--methods", "tree,chain", "--only", "tune", "--grid", "3e-5")
     bench(out, "--methods", "rloo", "--only", "tune", "--from", str(docs))
     rates = read_json(out / "rates.json")
+    elsewhere = "The runs that chose them are not in this bench"
+    assert elsewhere not in (out / "results.md").read_text()
+    shutil.rmtree(out / "tune")
+    assert bench(out, "--methods", "rloo", "--only", "main", "--variants", "easy")[0] == 0
+    assert elsewhere in (out / "results.md").read_text()
     assert rates.keys() == {"tree", "chain", "rloo"} and rates["tree"]["rate"] == 3e-5 != taken["rate"]
 
 
