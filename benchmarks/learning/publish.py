@@ -17,7 +17,7 @@ from benchmarks.learning.plan import PHASES
 from benchmarks.learning.rates import RATES, read_rates
 from benchmarks.learning.results import gather
 from benchmarks.learning.starts import MADE_WITH, POLICY, STARTS, WEIGHTS, sha256
-from benchmarks.learning.store import METRICS, RECORD, has_run
+from benchmarks.learning.store import METRICS, RECORD, finished_run
 from recipe.spo.json_files import read_json, write_json, write_text
 from recipe.spo.training_log import ACCURACY, History
 
@@ -113,7 +113,7 @@ def adopt(source: Path, out: Path) -> int:
             own = out / start.relative_to(source)
             if not own.exists():
                 _copy_folder(start, own)
-        missing = [result.folder for result in results if not has_run(out / result.folder.relative_to(source))]
+        missing = [run.folder for run in results if finished_run(out / run.folder.relative_to(source)) is None]
         for folder in missing:
             _copy_folder(folder, out / folder.relative_to(source))
         if (source / RATES).exists():

@@ -50,8 +50,8 @@ def is_finished(record: Mapping[str, Any] | None) -> bool:
     return record is not None and record.get("exit_status") == 0 and record.get("problem") == ""
 
 
-def has_run(folder: Path) -> bool:
-    """Whether a folder holds a finished run; if not, it is free for one.
+def finished_run(folder: Path) -> dict[str, Any] | None:
+    """The record of the finished run in a folder; None where the folder is free for one.
 
     Raises:
         LearningError: it holds something else, or cannot be read.
@@ -59,7 +59,7 @@ def has_run(folder: Path) -> bool:
     record = read_record(folder)
     if record is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LearningError(f"{folder} holds no run: move it away, or choose another --out")
-    return is_finished(record)
+    return record if is_finished(record) else None
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -69,12 +69,11 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
         LearningError: the folder holds something else, or cannot be read.
         EvaluationError: it holds a finished run of other settings.
     """
-    if not has_run(folder):
-        return False
-    remedy = f"delete {folder}, or choose another --out or --method label"
-    found = read_record(folder)["settings"]
-    refuse_other(found, settings, f"{folder} holds a finished run of other settings", remedy)
-    return True
+    record = finished_run(folder)
+    if record is not None:
+        remedy = f"delete {folder}, or choose another --out or --method label"
+        refuse_other(record["settings"], settings, f"{folder} holds a finished run of other settings", remedy)
+    return record is not None
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
