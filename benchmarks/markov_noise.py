@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.markov_task import Array, Chain, Task, Tree
+from benchmarks.markov_task import RULES, Array, Chain, Task, Tree
 from recipe.spo.json_files import write_text
 
 #: Questions are drawn in so many parts, whose figures give the standard error.
@@ -51,7 +51,7 @@ METHODS: tuple[Method, ...] = (
             ((3, 3, 3), (3, 6)),
             ((6, 6, 6), (3, 6)),
         )
-        for rule in ("mean", "leave_one_out", "std", "global_local")
+        for rule in RULES
     ),
     *(Chain(*shape) for shape in ((4, 1, 3), (4, 3, 3), (8, 3, 1), (8, 3, 9), (12, 3, None))),
 )

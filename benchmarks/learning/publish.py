@@ -5,6 +5,7 @@ them anew will not do there: processors round differently, and after some hundre
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from benchmarks.learning.errors import LearningError
 from benchmarks.learning.plan import PHASES
 from benchmarks.learning.rates import RATES, read_rates
 from benchmarks.learning.results import gather
-from benchmarks.learning.starts import MADE_WITH, POLICY, STARTS, WEIGHTS, sha256
+from benchmarks.learning.starts import MADE_WITH, POLICY, STARTS, WEIGHTS
 from benchmarks.learning.store import METRICS, RECORD, finished_run
 from recipe.spo.json_files import read_json, write_json, write_text
 from recipe.spo.training_log import ACCURACY, History
@@ -75,7 +76,7 @@ def publish(out: Path, target: Path) -> int:
             write_json(folder / RECORD, result.record)
         if (out / RATES).exists():
             write_json(target / RATES, read_rates(out / RATES))
-        for start in (path.parent for path in sorted((out / STARTS).glob(f"*/{MADE_WITH}"))):
+        for start in _starts(out):
             copy = target / start.relative_to(out)
             _copy_folder(start / POLICY, copy / POLICY)
             write_json(copy / MADE_WITH, read_json(start / MADE_WITH))
@@ -101,16 +102,14 @@ def adopt(source: Path, out: Path) -> int:
     if source.resolve() == out.resolve():
         raise LearningError(f"--from {source} is the folder of the bench itself: choose another")
     results = [result for phase in PHASES for result in gather(source, phase)[0]]
-    starts = [path.parent for path in sorted((source / STARTS).glob(f"*/{MADE_WITH}"))]
+    starts = {start: out / start.relative_to(source) for start in _starts(source)}
     if not results and not starts:
         raise LearningError(f"--from {source} holds no published run and no start policy: give a folder of --publish")
     try:
-        for start in starts:
-            own = out / start.relative_to(source)
-            if own.exists() and sha256(own / WEIGHTS) != sha256(start / WEIGHTS):
+        for start, own in starts.items():
+            if own.exists() and not filecmp.cmp(own / WEIGHTS, start / WEIGHTS, shallow=False):
                 raise LearningError(f"{own} is another start policy than {start}: choose another --out")
-        for start in starts:
-            own = out / start.relative_to(source)
+        for start, own in starts.items():
             if not own.exists():
                 _copy_folder(start, own)
         missing = [run.folder for run in results if finished_run(out / run.folder.relative_to(source)) is None]
@@ -122,6 +121,11 @@ def adopt(source: Path, out: Path) -> int:
     except OSError as error:
         raise LearningError(f"--from {source} cannot be taken: {error}") from None
     return len(missing)
+
+
+def _starts(folder: Path) -> list[Path]:
+    """Folders of the starts that a bench, or its copy, has."""
+    return [path.parent for path in sorted((folder / STARTS).glob(f"*/{MADE_WITH}"))]
 
 
 def _copy_folder(source: Path, target: Path) -> None:

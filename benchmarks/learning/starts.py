@@ -79,12 +79,11 @@ def facts_of(data: Path, policy: Path) -> dict[str, Any]:
     """Hashes of the data and of the policy's weights, and the policy's greedy accuracy where it is recorded."""
     record = read_json(policy / POLICY_RECORD) or {}
     return {
-        "data_sha256": {split: sha256(data / f"{split}.parquet") for split in ("train", "validation")},
-        "policy_sha256": sha256(policy / "model.safetensors"),
+        "data_sha256": {split: _sha256(data / f"{split}.parquet") for split in ("train", "validation")},
+        "policy_sha256": _sha256(policy / "model.safetensors"),
         "policy_greedy_accuracy": record.get("greedy_accuracy"),
     }
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file, as hexadecimal digits."""
+def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
