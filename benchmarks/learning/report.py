@@ -135,6 +135,11 @@ def _head(results: Sequence[Result]) -> list[str]:
         "seeds that is ± 4.3 standard errors; two standard errors are an 82 % interval then.",
         "* Seconds are of the whole process, with start-up and validation; tokens and optimiser steps are means a run.",
     ]
+    if len({result.cores for result in results}) > 1:
+        lines.append(
+            "* Runs had different numbers of cores (last column): neither their seconds nor the pictures against time "
+            "compare methods that had different ones."
+        )
     return [lines[0], "\n".join(lines[1:])]
 
 

@@ -52,6 +52,11 @@ class Result:
         """Of a validation."""
         return int(self.settings["start"]["problems"])
 
+    @property
+    def cores(self) -> int:
+        """That the run could use; 0 if its record does not say."""
+        return int(self.record["hardware"].get("cores", 0))
+
 
 def read_result(folder: Path, record: Mapping[str, Any]) -> Result:
     """Read a finished run.

@@ -35,6 +35,7 @@ class Row:
         final_difference: paired with the baseline by seed; None for the baseline itself, or without common seeds.
         area_difference: likewise.
         seconds: of a run from start to exit, mean over seeds.
+        cores: that its runs had, each number once.
         totals: as in `Result`, means over seeds.
     """
 
@@ -51,6 +52,7 @@ class Row:
     final_difference: Mean | None
     area_difference: Mean | None
     seconds: float
+    cores: tuple[int, ...]
     totals: Mapping[str, float]
 
 
@@ -80,6 +82,7 @@ def row_of(variant: str, runs: Mapping[int, Result], baseline: Mapping[int, Resu
         final_difference=None if is_baseline else paired(finals, {s: run.final for s, run in baseline.items()}),
         area_difference=None if is_baseline else paired(areas, {s: run.area for s, run in baseline.items()}),
         seconds=statistics.fmean(float(run.record["seconds"]) for run in runs.values()),
+        cores=tuple(sorted({run.cores for run in runs.values()})),
         totals={name: statistics.fmean(run.totals[name] for run in runs.values()) for name in first.totals},
     )
 
@@ -101,6 +104,7 @@ HEADER = (
     "optimiser steps",
     "tokens trained",
     "seconds a run",
+    "cores",
 )
 
 
@@ -125,6 +129,7 @@ def markdown(rows: Sequence[Row]) -> str:
                 f"{row.totals['optimizer_steps']:.0f}",
                 f"{row.totals['trained_tokens']:,.0f}",
                 f"{row.seconds:.0f}",
+                ", ".join(map(str, row.cores)),
             )
         )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -162,7 +167,8 @@ def write_csv(rows: Sequence[Row]) -> str:
     columns += ["area", "area_se"]
     for name in ("final", "area"):
         columns += [f"{name}_minus_baseline{suffix}" for suffix in ("", "_se", "_low", "_high", "_pairs")]
-    columns += ["seconds", "training_seconds", "steps", "optimizer_steps", "generated_tokens", "trained_tokens"]
+    columns += ["seconds", "cores"]
+    columns += ["training_seconds", "steps", "optimizer_steps", "generated_tokens", "trained_tokens"]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
@@ -171,7 +177,7 @@ def write_csv(rows: Sequence[Row]) -> str:
         for difference in (row.final_difference, row.area_difference):
             low, high = (difference.interval if difference else None) or (None, None)
             values += [difference.mean, difference.error, low, high, difference.n] if difference else [None] * 5
-        values += [row.seconds, *(row.totals[name] for name in columns[-5:])]
+        values += [row.seconds, _join(row.cores), *(row.totals[name] for name in columns[-5:])]
         writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
     return out.getvalue()
 

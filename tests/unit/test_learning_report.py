@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,27 @@ def test_the_table_by_hand(tmp_path):
     assert "SPO-tree **beats grpo-mask by more than two standard errors**: +11.0 points ± 0.6" in text
     for axis in ("tokens", "time", "optimizer"):
         assert (tmp_path / f"accuracy_hard_{axis}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_on_different_numbers_of_cores_are_named(tmp_path):
+    bench(tmp_path, *FEW, "--rates", "demo", "--variants", "hard")
+    for seed, cores in ((0, 1), (1, 2), (2, 2)):
+        path = tmp_path / f"main/hard/tree/seed{seed}/run.json"
+        record = read_json(path)
+        record["hardware"]["cores"] = cores
+        write_json(path, record)
+    bench(tmp_path, "--report")
+    text = (tmp_path / "results.md").read_text()
+    assert re.search(r"^\| SPO-tree .* \| 12 \| 1, 2 \|$", text, re.MULTILINE)
+    assert "Runs had different numbers of cores" in text
+    for path in tmp_path.glob("main/hard/*/*/run.json"):
+        record = read_json(path)
+        record["hardware"]["cores"] = 2
+        write_json(path, record)
+    bench(tmp_path, "--report")
+    text = (tmp_path / "results.md").read_text()
+    assert re.search(r"^\| SPO-tree .* \| 12 \| 2 \|$", text, re.MULTILINE)
+    assert "different numbers of cores" not in text
 
 
 def test_one_seed_has_its_binomial_error_and_decides_nothing(tmp_path):
