@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.learning.errors import LearningError, NothingToReport
-from benchmarks.learning.plan import BASELINE, MAIN, TUNE
+from benchmarks.learning.plan import BASELINE, MAIN, METHODS, TUNE
 from benchmarks.learning.rates import NEAR, RATES, read_rates
 from benchmarks.learning.results import Result, by_method, gather
 from benchmarks.learning.tables import markdown, rows_of, sentences, write_csv
 from recipe.spo.json_files import write_text
-from recipe.spo.plots.band import BandError, average
+from recipe.spo.plots.band import Band, BandError, average
 from recipe.spo.plots.draw import draw, save
 from recipe.spo.plots.runs import AXES, points
 from recipe.spo.training_log import LogError
@@ -84,6 +84,8 @@ def show_report(folder: Path, planned: Sequence[Path], console: Console) -> None
 def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]]) -> list[Path]:
     """Draw accuracy of all methods against each axis, the mean over seeds with its band.
 
+    Variations of methods have a panel of their own, beside the baseline: twelve lines in one cannot be told apart.
+
     Raises:
         LogError, BandError: a log does not hold what an axis needs.
         OSError: the files cannot be written.
@@ -95,11 +97,30 @@ def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]])
         for label in order:
             runs = [methods[label][seed] for seed in sorted(methods[label])]
             seeds = [points(result.run, result.source, AXES[name]) for result in runs]
-            lines[runs[0].settings["title"]] = average(seeds, "se", runs[0].problems)
+            lines[label] = (runs[0].settings["title"], average(seeds, "se", runs[0].problems))
         path = out / f"accuracy_{variant}_{name}.png"
-        save(draw({f"{variant} arithmetic": lines}, AXES[name], "Greedy accuracy on unseen problems"), path)
+        save(draw(panels_of(variant, order, lines), AXES[name], "Greedy accuracy on unseen problems"), path)
         files.append(path)
     return files
+
+
+def panels_of(variant: str, order: Sequence[str], lines: Mapping[str, tuple[str, Band]]) -> dict[str, dict[str, Band]]:
+    """Sort a variant's lines into panels.
+
+    Args:
+        variant: of the task.
+        order: labels, as they are drawn.
+        lines: label -> title and line.
+
+    Returns:
+        Panel -> title -> line: methods, and variations beside the baseline where there are any.
+    """
+    panels = {f"{variant} arithmetic": dict(lines[label] for label in order if label in METHODS)}
+    variations = [label for label in order if label not in METHODS]
+    if variations:
+        shown = [label for label in (BASELINE,) if label in lines] + variations
+        panels[f"{variant} arithmetic, variations"] = dict(lines[label] for label in shown)
+    return {name: panel for name, panel in panels.items() if panel}
 
 
 def _place(result: Result) -> tuple[int, str]:

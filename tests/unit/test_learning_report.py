@@ -15,6 +15,7 @@ from benchmarks.learning.plan import (
 )
 from benchmarks.learning.publish import compact_log
 from benchmarks.learning.rates import choose
+from benchmarks.learning.report import panels_of
 from benchmarks.learning.results import gather
 from benchmarks.learning.tables import sentences
 from recipe.spo.json_files import read_json, write_json
@@ -116,6 +117,18 @@ def test_runs_on_different_numbers_of_cores_are_named(tmp_path):
     text = (tmp_path / "results.md").read_text()
     assert re.search(r"^\| SPO-tree .* \| 12 \| 2 \|$", text, re.MULTILINE)
     assert "different numbers of cores" not in text
+
+
+def test_variations_have_a_panel_of_their_own_beside_the_baseline():
+    lines = {label: (label.upper(), object()) for label in ("tree", "grpo-mask", "tree-gl", "tree-loo")}
+    panels = panels_of("hard", list(lines), lines)
+    assert {name: list(panel) for name, panel in panels.items()} == {
+        "hard arithmetic": ["TREE", "GRPO-MASK"],
+        "hard arithmetic, variations": ["GRPO-MASK", "TREE-GL", "TREE-LOO"],
+    }
+    assert panels["hard arithmetic, variations"]["TREE-GL"] is lines["tree-gl"][1]
+    assert list(panels_of("hard", ["tree"], lines)) == ["hard arithmetic"]
+    assert list(panels_of("hard", ["tree-gl"], {"tree-gl": lines["tree-gl"]})) == ["hard arithmetic, variations"]
 
 
 def test_one_seed_has_its_binomial_error_and_decides_nothing(tmp_path):
