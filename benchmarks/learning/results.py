@@ -55,7 +55,7 @@ class Result:
     @property
     def cores(self) -> int:
         """That the run could use; 0 if its record does not say."""
-        return int(self.record["hardware"].get("cores", 0))
+        return int(self.record["hardware"].get("cores") or 0)
 
 
 def read_result(folder: Path, record: Mapping[str, Any]) -> Result:

@@ -9,7 +9,7 @@ import pytest
 
 from recipe.spo.plots.__main__ import main
 from recipe.spo.plots.band import BandError, average, standard_error
-from recipe.spo.plots.draw import draw, scale
+from recipe.spo.plots.draw import COLORS, draw, scale, styles_of
 from recipe.spo.plots.runs import AXES, load, points
 from recipe.spo.training_log import LogError
 
@@ -205,3 +205,17 @@ def test_a_size_that_is_none_is_refused(size, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["curves", "a=b", f"--validation-size={size}"])
     assert exit.value.code == 2 and "is not N or SOURCE=N" in capsys.readouterr().err
+
+
+def test_lines_of_a_panel_differ_in_colour_and_all_differ_in_colour_or_marker():
+    methods = [f"m{number}" for number in range(7)]
+    variations = [f"v{number}" for number in range(4)]
+    styles = styles_of({"methods": methods, "variations": ["m2", *variations]})
+    assert list(styles) == methods + variations
+    for panel in (methods, ["m2", *variations]):
+        assert len({styles[label][0] for label in panel}) == len(panel)
+    assert len(set(styles.values())) == len(styles)
+    # More lines than colours: markers tell them apart.
+    many = styles_of({"all": [str(number) for number in range(56)]})
+    assert len(set(many.values())) == 56
+    assert [style[0] for style in list(many.values())[:7]] == list(COLORS)

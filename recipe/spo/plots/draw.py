@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from itertools import cycle, islice
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,8 +91,7 @@ def draw(panels: Panels, axis: Axis, title: str = "") -> Figure:
     Returns:
         The figure, to be saved.
     """
-    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
-    styles = dict(zip(labels, islice(zip(cycle(COLORS), cycle(MARKERS), strict=False), len(labels)), strict=True))
+    styles = styles_of(panels)
     largest = max(band.x[-1] for lines in panels.values() for band in lines.values())
     divisor, unit = scale(axis, largest)
     figure, axes = canvas(len(panels), title)
@@ -129,6 +127,29 @@ def draw(panels: Panels, axis: Axis, title: str = "") -> Figure:
         title_fontsize="small",
     )
     return figure
+
+
+def styles_of(panels: Mapping[str, Collection[str]]) -> dict[str, tuple[str, str]]:
+    """Give each label a colour and a marker, the same in all panels.
+
+    Colours and markers are taken in turn. A colour that another line of the same panel has is passed over while there
+    are others, so that up to seven lines of a panel differ in colour, whatever is in the other panels.
+
+    Args:
+        panels: data source -> labels.
+    """
+    styles: dict[str, tuple[str, str]] = {}
+    for index, label in enumerate(dict.fromkeys(label for labels in panels.values() for label in labels)):
+        marker, turn = MARKERS[index % len(MARKERS)], index % len(COLORS)
+        beside = {other for labels in panels.values() if label in labels for other in labels}
+        taken = {style[0] for other, style in styles.items() if other in beside}
+        free = (
+            color
+            for color in COLORS[turn:] + COLORS[:turn]
+            if color not in taken and (color, marker) not in styles.values()
+        )
+        styles[label] = (next(free, COLORS[turn]), marker)
+    return styles
 
 
 def legend_entry(label: str, band: Band) -> str:
