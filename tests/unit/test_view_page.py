@@ -152,10 +152,11 @@ def test_the_command_writes_a_page_of_the_newest_questions(tmp_path, capsys):
         (["--limit", "0"], "--limit 0"),
         (["--terminal", "--out", "x.html"], "--out is for the page"),
         (["--step", "9"], "no question with --step 9"),
+        (["--out", "page"], "--out page is no name of a page: give one that ends in .html"),
         (["--question", ""], "--question is empty"),
         (["--out", "/dev/null/x.html"], "--out /dev/null/x.html cannot be written: /dev/null is not a folder"),
         (["--out", "/dev"], "--out /dev is a folder: give a file, such as /dev/view.html"),
-        (["--out", f"/dev/{'x' * 300}"], "cannot be written: File name too long"),
+        (["--out", f"/dev/{'x' * 300}.html"], "cannot be written: File name too long"),
     ],
 )
 def test_wrong_options_are_one_line_and_status_2(tmp_path, capsys, options, message):
@@ -163,3 +164,12 @@ def test_wrong_options_are_one_line_and_status_2(tmp_path, capsys, options, mess
     assert main([str(tmp_path), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line and "partial" not in line
+
+
+def test_a_page_does_not_take_the_place_of_a_dump(tmp_path, capsys):
+    recorded(tmp_path, tree(random.Random(0), (2,)))
+    (dump,) = tmp_path.glob("trees-*.jsonl")
+    before = dump.read_bytes()
+    assert main([str(tmp_path), "--out", str(dump)]) == 2
+    assert "give one that ends in .html" in capsys.readouterr().err
+    assert dump.read_bytes() == before

@@ -17,6 +17,7 @@ from recipe.spo.viewer.records import read_questions
 from recipe.spo.viewer.terminal import legend, listing, outline
 
 PROG = "python -m recipe.spo.view"
+PAGES = (".html", ".htm")
 EXAMPLES = f"""examples:
   {PROG} outputs/dump                          outputs/dump/view.html, with the newest questions
   {PROG} outputs/dump --step 11 --out step11.html
@@ -76,6 +77,8 @@ def _write(out: Path, text: str) -> None:
     try:
         if out.is_dir():
             raise ViewError(f"--out {out} is a folder: give a file, such as {out / 'view.html'}")
+        if out.suffix.lower() not in PAGES:  # the page would take the place of a dump, or be read as one
+            raise ViewError(f"--out {out} is no name of a page: give one that ends in .html")
         if not out.parent.is_dir():
             raise ViewError(f"--out {out} cannot be written: {out.parent} is not a folder; make it, or give another")
         write_text(out, text)

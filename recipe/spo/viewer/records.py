@@ -11,6 +11,9 @@ from recipe.spo.viewer.errors import ViewError
 from recipe.spo.viewer.fields import Fields
 from recipe.spo.viewer.questions import Question, question_of
 
+#: Steps and questions that a message names at most.
+LISTED = 20
+
 
 def read_questions(dump: Path, step: int | None = None, question: str | None = None) -> list[Question]:
     """Read a dump's questions, by step.
@@ -25,7 +28,7 @@ def read_questions(dump: Path, step: int | None = None, question: str | None = N
     """
     records = [record for file in files_of(dump) for record in _lines(file)]
     if not records:
-        raise ViewError(f"{dump} holds no question yet: its files are empty")
+        raise ViewError(f"{dump} holds no question yet: its files have no finished line; wait for the run's next dump")
     questions = [
         question_of(record)
         for record in records
@@ -36,10 +39,18 @@ def read_questions(dump: Path, step: int | None = None, question: str | None = N
         asked = " and ".join(
             f"{option} {value}" for option, value in (("--step", step), ("--question", question)) if value is not None
         )
-        steps = sorted({record.whole("step") for record in records})
-        there = f"it has the steps {', '.join(map(str, steps[:20]))}{', ...' if len(steps) > 20 else ''}"
-        raise ViewError(f"{dump} has no question with {asked}: {there}")
+        raise ViewError(f"{dump} has no question with {asked}: it has {_held(records)}")
     return sorted(questions, key=lambda one: (one.step, one.index, one.uid))
+
+
+def _held(records: list[Fields]) -> str:
+    """Steps and questions of a dump, the first of many."""
+    steps = sorted({record.whole("step") for record in records})
+    indices = list(dict.fromkeys(record.text("index") for record in records))
+    listed = ((name, [str(value) for value in values]) for name, values in (("steps", steps), ("questions", indices)))
+    return " and ".join(
+        f"the {name} {', '.join(values[:LISTED])}{', ...' if len(values) > LISTED else ''}" for name, values in listed
+    )
 
 
 def files_of(dump: Path) -> list[Path]:
