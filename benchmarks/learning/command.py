@@ -179,7 +179,9 @@ def job_of(options: argparse.Namespace) -> Job:
         if getattr(options, name) < 1:
             raise LearningError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least 1")
     if options.source is not None and (options.report or options.publish is not None):
-        raise LearningError(f"--from {options.source} is for runs: leave it out, or --report and --publish")
+        raise LearningError(
+            f"--from {options.source} is for a bench that runs; --report and --publish run nothing: give either"
+        )
     if options.rates is not None and options.only == TUNE:
         raise LearningError(f"--rates {options.rates}: the phase tune makes {RATES}; leave out --rates or --only tune")
     seeds = None
@@ -275,8 +277,10 @@ def report(job: Job, target: Path | None, console: Console) -> int:
         raise LearningError(f"--out {job.out} {state}: nothing to report")
     if target is not None:
         console.print(f"{publish(job.out, target)} runs copied to {target}")
+    # Rates that were chosen elsewhere are not missing here.
+    tuning = job.tuning() if (job.out / TUNE).exists() or not (job.out / RATES).exists() else []
     # The rates do not matter here: a folder of the main phase does not bear one.
     everything = dict.fromkeys((method.label for method in job.methods), 1.0)
-    planned = [run.path for run in (*job.tuning(), *job.main(everything))]
+    planned = [run.path for run in (*tuning, *job.main(everything))]
     show_report(target or job.out, planned, console)
     return 0

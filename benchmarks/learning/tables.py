@@ -189,15 +189,21 @@ def _join(values: Sequence[float]) -> str:
 def sentences(rows: Sequence[Row]) -> list[str]:
     """Does SPO beat the baseline by more than two standard errors? One sentence for each of its methods and measures.
 
+    Variations of one seed have one sentence together: there is nothing to say of each.
+
     Args:
         rows: of one variant.
     """
     spoken = []
+    single = [row for row in rows if row.base in SPO and row.label != row.base and len(row.seeds) == 1]
     for row in rows:
-        if row.base not in SPO:
+        if row.base not in SPO or row in single:
             continue
         for measure, difference in (("final accuracy", row.final_difference), ("area", row.area_difference)):
             spoken.append(_sentence(row, measure, difference))
+    if single:
+        names = ", ".join(row.title for row in single)
+        spoken.append(f"{rows[0].variant}, of one seed each, which has no standard error and decides nothing: {names}.")
     return spoken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -176,7 +177,9 @@ def test_a_method_of_ones_own_is_tuned_and_run_beside_the_others(tmp_path, capsy
     status, launcher = bench(tmp_path, *own, "--methods", "tree-666,grpo-mask")
     assert status == 0 and launcher.paths[-1] == "main/easy/tree-666/seed0"
     assert launcher.runs[-1].overrides[-1] == "algorithm.spo.tree.branch_factors=[6,6,6]"
-    assert "easy, final accuracy: tree-666 is +10.0 points from grpo-mask" in (tmp_path / "results.md").read_text()
+    text = (tmp_path / "results.md").read_text()
+    assert re.search(r"^\| tree-666 .* \| \+10\.0 \| \+5\.0 \|", text, re.MULTILINE)
+    assert "* `tree-666` is SPO-tree with `algorithm.spo.tree.branch_factors=[6,6,6]`, learning rate 0.0001." in text
     capsys.readouterr()
     other = ("--method", "tree-666=tree algorithm.spo.credit=std", "--variants", "easy", "--methods", "tree-666")
     assert bench(tmp_path, *other, "--only", "main")[0] == 2

@@ -120,16 +120,18 @@ def test_runs_on_different_numbers_of_cores_are_named(tmp_path):
     assert "different numbers of cores" not in text
 
 
-def test_variations_have_a_panel_of_their_own_beside_the_baseline():
-    lines = {label: (label.upper(), object()) for label in ("tree", "grpo-mask", "tree-gl", "tree-loo")}
-    panels = panels_of("hard", list(lines), lines)
+def test_variations_have_a_panel_of_their_own_beside_what_they_vary():
+    bases = {"tree": "tree", "rloo": "rloo", "grpo-mask": "grpo-mask", "tree-gl": "tree", "tree-loo": "tree"}
+    lines = {label: (label.upper(), object()) for label in bases}
+    panels = panels_of("hard", list(lines), lines, bases)
     assert {name: list(panel) for name, panel in panels.items()} == {
-        "hard arithmetic": ["TREE", "GRPO-MASK"],
-        "hard arithmetic, variations": ["GRPO-MASK", "TREE-GL", "TREE-LOO"],
+        "hard arithmetic": ["TREE", "RLOO", "GRPO-MASK"],
+        "hard arithmetic, variations": ["TREE", "GRPO-MASK", "TREE-GL", "TREE-LOO"],
     }
     assert panels["hard arithmetic, variations"]["TREE-GL"] is lines["tree-gl"][1]
-    assert list(panels_of("hard", ["tree"], lines)) == ["hard arithmetic"]
-    assert list(panels_of("hard", ["tree-gl"], {"tree-gl": lines["tree-gl"]})) == ["hard arithmetic, variations"]
+    assert list(panels_of("hard", ["tree"], lines, bases)) == ["hard arithmetic"]
+    alone = {"tree-gl": lines["tree-gl"]}
+    assert list(panels_of("hard", ["tree-gl"], alone, bases)) == ["hard arithmetic, variations"]
 
 
 def test_one_seed_has_its_binomial_error_and_decides_nothing(tmp_path):
@@ -155,13 +157,30 @@ def test_one_seed_has_its_binomial_error_and_decides_nothing(tmp_path):
 def test_what_is_said_follows_from_the_numbers(difference, words):
     from types import SimpleNamespace
 
-    row = SimpleNamespace(
-        base="tree", variant="hard", title="SPO-tree", final_difference=difference, area_difference=difference
-    )
+    row = SimpleNamespace(base="tree", label="tree", variant="hard", title="SPO-tree", seeds=(0, 1, 2))
+    row.final_difference = row.area_difference = difference
     final, area = sentences([row])
     assert words in final and words in area and final.startswith("hard, final accuracy: SPO-tree")
+    row.label, row.title = "tree-gl", "tree-gl"
+    assert len(sentences([row])) == 2
+    row.seeds = (0,)
+    assert sentences([row]) == ["hard, of one seed each, which has no standard error and decides nothing: tree-gl."]
     row.base = "rloo"
     assert sentences([row]) == []
+
+
+def test_the_report_says_what_a_variation_changes(tmp_path):
+    variation = "tree-gl=tree algorithm.spo.credit=global_local actor_rollout_ref.actor.optim.lr=3e-5"
+    bench(tmp_path, "--method", variation, "--methods", "tree,tree-gl", "--rates", "demo", "--variants", "easy")
+    text = (tmp_path / "results.md").read_text()
+    assert "* `tree-gl` is SPO-tree with `algorithm.spo.credit=global_local`, learning rate 3e-05.\n" in text
+
+
+def test_rates_of_another_bench_are_not_missing(tmp_path):
+    bench(tmp_path, *FEW, "--variants", "easy")
+    shutil.rmtree(tmp_path / "tune")
+    bench(tmp_path, *FEW, "--variants", "easy", "--report")
+    assert "Not in this report" not in (tmp_path / "results.md").read_text()
 
 
 def test_a_report_of_part_says_what_is_missing(tmp_path, capsys):
@@ -278,7 +297,7 @@ def test_rates_of_ones_own_stay_beside_those_that_are_taken(tmp_path):
     [
         (["--from", "{out}"], "is the folder of the bench itself"),
         (["--from", "{out}/empty"], "holds no published run and no start policy"),
-        (["--from", "{out}/docs", "--report"], "--from {out}/docs is for runs"),
+        (["--from", "{out}/docs", "--report"], "--from {out}/docs is for a bench that runs"),
     ],
 )
 def test_what_cannot_be_taken_is_one_line(tmp_path, capsys, arguments, complaint):
