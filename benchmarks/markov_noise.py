@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.markov_noise",
         description="How many generated tokens each method needs for an update as exact as that of a group of 12, on a "
-        "task with exactly known values. Seconds; numpy alone.",
+        "task with exactly known values. Under a minute; numpy alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
