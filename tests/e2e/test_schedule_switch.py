@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe.spo.dump import ROWS, TREES, read_dump
+from recipe.spo.dump import ROWS, read_dump
 from tests.e2e.stack import step_metrics_of, train, train_and_kill
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -25,15 +25,11 @@ SCHEDULED = (
 
 
 def stages_of(out: Path) -> dict[int, tuple[float, int, int]]:
-    """Of each step: the context that was logged, the longest trained path, and the longest first segment.
-
-    The last is of all sampled trees: it may be that no segment that leaves the prompt is trained in a step.
-    """
-    found, trees = {}, read_dump(out / "dump", TREES)
+    """Of each step: the context that was logged, the longest trained path, and the longest first segment."""
+    found = {}
     for step, metrics in step_metrics_of(out).items():
         rows = [row for row in read_dump(out / "dump", ROWS) if row["step"] == step and not row["is_padding"]]
-        roots = [tree["root"] for tree in trees if tree["step"] == step]
-        first = [len(segment["token_ids"]) for root in roots for segment in root["children"]]
+        first = [len(row["responses"]) for row in rows if "." not in row["path"]]  # segments that leave the prompt
         found[step] = (
             metrics["spo/context"],
             max(len(row["prompts"]) + len(row["responses"]) for row in rows),
