@@ -50,5 +50,7 @@ def test_a_run_switches_and_one_resumed_across_the_switch_does_too(arithmetic, p
     for stages in (before, after):
         for step, (context, longest, first) in stages.items():
             limit, segment = (SHORT, 4) if step < SWITCH else (LONG, 7)
-            assert (context, first) == (limit, segment) and longest <= limit
+            # A step may train no segment that leaves the prompt.
+            assert context == limit and first in (0, segment) and longest <= limit
+    assert {first for stages in (before, after) for _, _, first in stages.values()} >= {4, 7}
     assert max(longest for _, longest, _ in after.values()) > SHORT
