@@ -97,11 +97,11 @@ def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]])
     """
     files = []
     order = sorted(methods, key=lambda label: _place(next(iter(methods[label].values()))))
+    bases = {label: next(iter(runs.values())).settings["method"] for label, runs in methods.items()}
     for name in DRAWN:
-        lines, bases = {}, {}
+        lines = {}
         for label in order:
             runs = [methods[label][seed] for seed in sorted(methods[label])]
-            bases[label] = runs[0].settings["method"]
             seeds = [points(result.run, result.source, AXES[name]) for result in runs]
             lines[label] = (runs[0].settings["title"], average(seeds, "se", runs[0].problems))
         path = out / f"accuracy_{variant}_{name}.png"
