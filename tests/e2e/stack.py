@@ -110,6 +110,12 @@ def shared_memory() -> set[str]:
     return {path.name for pattern in ("verl_weights_*", "psm_*") for path in Path("/dev/shm").glob(pattern)}
 
 
+def left_in_shared_memory(before: set[str]) -> set[str]:
+    """What has appeared there since `before` and no living process has mapped: the rest is another run's."""
+    mapped = mapped_files(psutil.process_iter())
+    return {name for name in shared_memory() - before if f"/dev/shm/{name}" not in mapped}
+
+
 def step_metrics_of(out: Path) -> dict[int, dict[str, float]]:
     """Metrics of the training steps; step 0, if there, is the validation before training."""
     return {record["step"]: record["data"] for record in read_records(out / "metrics.jsonl") if record["step"] > 0}
