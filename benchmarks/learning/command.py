@@ -146,7 +146,13 @@ def parser() -> argparse.ArgumentParser:
     add("--variants", metavar="A,B", help=f"of the task, in the main phase (default: {','.join(VARIANTS)})")
     own = "; ".join(f"{','.join(map(str, variant.seeds))} for {name}" for name, variant in VARIANTS.items())
     add("--seeds", metavar="N,N", help=f"of the main phase, for every variant (default: {own})")
-    add("--budget", type=int, default=BUDGET, metavar="N", help="generated tokens of a run (default: %(default)s)")
+    add(
+        "--budget",
+        type=int,
+        default=BUDGET,
+        metavar="N",
+        help="generated tokens of a run (default: %(default)s); --report and --publish go by what their runs say",
+    )
     add("--tune-budget", type=int, default=TUNE_BUDGET, metavar="N", help="those while tuning (default: %(default)s)")
     grid = ",".join(f"{rate:g}" for rate in GRID)
     add("--grid", default=grid, metavar="X,X", help="learning rates to try (default: %(default)s)")
