@@ -111,9 +111,13 @@ def shared_memory() -> set[str]:
 
 
 def left_in_shared_memory(before: set[str]) -> set[str]:
-    """What has appeared there since `before` and no living process has mapped: the rest is another run's."""
+    """What has appeared there since `before` and no living process has mapped.
+
+    What one has mapped is taken for another run's; this run's processes are looked for by `processes_of`.
+    """
+    new = shared_memory() - before  # before the processes, since another run may make one meanwhile
     mapped = mapped_files(psutil.process_iter())
-    return {name for name in shared_memory() - before if f"/dev/shm/{name}" not in mapped}
+    return {name for name in new if f"/dev/shm/{name}" not in mapped}
 
 
 def step_metrics_of(out: Path) -> dict[int, dict[str, float]]:

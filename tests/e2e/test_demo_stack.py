@@ -154,8 +154,6 @@ def test_steps_without_any_row_are_counted_and_ctrl_c_leaves_nothing_behind(arit
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # a shell's background job ignores SIGINT, and so would all that it starts
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 600
         while len(read_records(metrics)) < 3:  # the validation before training, and two steps

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from recipe.spo.compat.processes import RUN_ID_VARIABLE, owned_run
+from tests.e2e import stack
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -87,3 +88,18 @@ def test_the_memory_of_a_process_that_was_killed_goes_and_a_strangers_stays():
         stranger.close()
         stranger.unlink()
         os.unlink(f"/dev/shm/{other.stdout.strip()}")
+
+
+def test_the_end_to_end_tests_see_what_nobody_has_mapped_and_not_what_another_run_uses():
+    before = stack.shared_memory()
+    used = shared_memory.SharedMemory(create=True, size=64)
+    left = subprocess.run([sys.executable, "-c", LEAVES_A_SEGMENT], stdout=subprocess.PIPE, text=True, check=False)
+    left = left.stdout.strip()
+    try:
+        assert {left, used.name} <= stack.shared_memory() - before
+        seen = stack.left_in_shared_memory(before)
+        assert left in seen and used.name not in seen
+    finally:
+        os.unlink(f"/dev/shm/{left}")
+        used.close()
+        used.unlink()
