@@ -103,7 +103,7 @@ def draw_variant(out: Path, variant: str, methods: dict[str, dict[int, Result]])
         for label in order:
             runs = [methods[label][seed] for seed in sorted(methods[label])]
             seeds = [points(result.run, result.source, AXES[name]) for result in runs]
-            title = f"{runs[0].settings['title']}, {runs[0].settings['learning_rate']:.0e}"
+            title = f"{runs[0].settings['title']}, {runs[0].settings['learning_rate']:g}"
             lines[label] = (title, average(seeds, "se", runs[0].problems))
         path = out / f"accuracy_{variant}_{name}.png"
         figure = draw(panels_of(variant, order, lines, bases), AXES[name], "Greedy accuracy on unseen problems")
